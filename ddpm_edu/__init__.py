@@ -1,0 +1,1 @@
+"""ddpm_edu: the helper package of the course (see README.md)."""

@@ -1,0 +1,228 @@
+"""Samplers: one step against numpy, whole chains against exact moments, DDIM against its limits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_edu import gaussian, sampling, schedules
+from ddpm_edu.exact import Mixture
+
+SHORT = schedules.linear(10, 0.02, 0.6)
+LINE = Mixture([0.3, 0.7], [[-1.0], [0.8]], [[[0.04]], [[0.09]]])
+GAUSS = Mixture([1.0], [[0.3]], [[[0.25]]])
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def oracle(mixture, s):
+    return lambda xt, t: mixture.eps(s, xt, t)
+
+
+def test_beta_tilde_table():
+    table = sampling.beta_tilde(SHORT)
+    assert table[0] == 0 and table[1] == 0 and table.dtype == torch.float64
+    for t in range(2, 11):
+        beta = [SHORT.beta[r].item() for r in range(t + 1)]
+        abar, before = math.prod(1 - b for b in beta[1:]), math.prod(1 - b for b in beta[1:-1])
+        assert table[t].item() == pytest.approx((1 - before) / (1 - abar) * beta[-1], rel=1e-12)
+    assert sampling.beta_tilde(schedules.linear())[2].item() == pytest.approx(5.4531876613021935e-05, rel=1e-10)
+
+
+def test_p_step_is_eq_11_plus_noise():
+    xt, eps_hat, z = randn(3, 2), randn(3, 2, seed=1), randn(3, 2, seed=2)
+    for t in (2, 5, 10):
+        beta, abar = SHORT.beta[t].item(), SHORT.alpha_bar[t].item()
+        mu = (xt - beta / math.sqrt(1 - abar) * eps_hat) / math.sqrt(1 - beta)
+        x0_hat = (xt - math.sqrt(1 - abar) * eps_hat) / math.sqrt(abar)
+        got = sampling.p_step(SHORT, xt, t, x0_hat, SHORT.beta, z)
+        torch.testing.assert_close(got, mu + math.sqrt(beta) * z, rtol=1e-10, atol=1e-12)
+
+
+def test_p_step_adds_no_noise_at_t_1_also_in_a_mixed_batch():
+    xt, x0_hat = randn(3, 2), randn(3, 2, seed=1)
+    one, other = (sampling.p_step(SHORT, xt, 1, x0_hat, SHORT.beta, randn(3, 2, seed=k)) for k in (2, 3))
+    assert torch.equal(one, other)
+    torch.testing.assert_close(one, x0_hat, rtol=1e-12, atol=1e-12)
+    t = torch.tensor([1, 2, 10])
+    together = sampling.p_step(SHORT, xt, t, x0_hat, SHORT.beta, randn(3, 2, seed=2))
+    for i in range(3):
+        alone = sampling.p_step(
+            SHORT, xt[i : i + 1], int(t[i]), x0_hat[i : i + 1], SHORT.beta, randn(3, 2, seed=2)[i : i + 1]
+        )
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-12, atol=0)
+
+
+def test_p_step_bad_input():
+    x = randn(2, 3)
+    with pytest.raises(ValueError, match="var: expected a table of T \\+ 1 = 11"):
+        sampling.p_step(SHORT, x, 3, x, torch.tensor(0.1), x)
+    with pytest.raises(ValueError, match="var: expected a table.*>= 0"):
+        sampling.p_step(SHORT, x, 3, x, -SHORT.beta, x)
+    with pytest.raises(ValueError, match="z: expected the shape of xt"):
+        sampling.p_step(SHORT, x, 3, x, SHORT.beta, x[:, :1])
+    with pytest.raises(ValueError, match=r"t: expected 1\.\.10, got 0"):
+        sampling.p_step(SHORT, x, 0, x, SHORT.beta, x)
+
+
+@pytest.mark.parametrize("run", ["sample", "ddim"])
+def test_steps_count_down_and_line_up_with_what_the_network_saw(run):
+    seen = []
+
+    def model(xt, t):
+        assert t.dtype == torch.int64 and t.shape == (4,) and (t == t[0]).all()
+        seen.append((int(t[0]), xt.clone()))
+        return 0.3 * xt
+
+    extra = {"steps": 10} if run == "ddim" else {}
+    steps = list(getattr(sampling, run)(SHORT, model, (4, 2), generator=generator(), dtype=torch.float64, **extra))
+    assert [step.t for step in steps] == [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert [t for t, _ in seen] == [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    for step, (_, xt) in zip(steps, seen, strict=False):
+        assert torch.equal(step.x, xt)
+        torch.testing.assert_close(step.x0_hat, gaussian.x0_from_eps(SHORT, xt, step.t, 0.3 * xt))
+    assert torch.equal(steps[-1].x, steps[-1].x0_hat)
+    torch.testing.assert_close(steps[-1].x, steps[-2].x0_hat, rtol=1e-10, atol=1e-12)  # the last step has no noise
+    assert steps[0].x.dtype == torch.float64
+
+
+def law_of_the_chain(s, var, m=0.3, var0=0.25):
+    """Mean and variance of the sample for Gaussian data and the exact eps: an affine map pushed through t = T..1."""
+    mean, v = 0.0, 1.0
+    for t in range(s.T, 0, -1):
+        beta, abar = s.beta[t].item(), s.alpha_bar[t].item()
+        vt = abar * var0 + 1 - abar
+        k = (1 - beta / vt) / math.sqrt(1 - beta)
+        d = beta * math.sqrt(abar) * m / (vt * math.sqrt(1 - beta))
+        mean, v = k * mean + d, k * k * v + (var[t].item() if t > 1 else 0.0)
+    return mean, v
+
+
+@pytest.mark.parametrize("kind", ["beta", "beta_tilde", "zero"])
+def test_ancestral_sampler_has_its_exact_law_on_gaussian_data(kind):
+    s = schedules.linear(25, 0.004, 0.4)
+    var = {"beta": s.beta, "beta_tilde": sampling.beta_tilde(s), "zero": torch.zeros_like(s.beta)}
+    n = 50_000
+    *_, last = sampling.sample(s, oracle(GAUSS, s), (n, 1), generator=generator(), var=var[kind], dtype=torch.float64)
+    x = last.x.flatten()
+    mean, v = law_of_the_chain(s, var[kind])
+    assert abs(x.mean().item() - mean) < 4 * math.sqrt(v / n)
+    assert abs(x.var().item() - v) < 4 * v * math.sqrt(2 / n)
+    for other in var:  # the three laws are told apart: the test has power
+        if other != kind:
+            assert abs(x.var().item() - law_of_the_chain(s, var[other])[1]) > 8 * v * math.sqrt(2 / n)
+
+
+def test_default_variance_is_beta():
+    s = schedules.linear(5, 0.1, 0.5)
+    runs = [
+        [step.x for step in sampling.sample(s, oracle(GAUSS, s), (8, 1), generator=generator(), var=var)]
+        for var in (None, s.beta)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_mixture_weights_and_means_come_back():
+    s = schedules.linear(200, 5e-4, 0.1)
+    n = 20_000
+    *_, last = sampling.sample(s, oracle(LINE, s), (n, 1), generator=generator(), dtype=torch.float64)
+    x = last.x.flatten()
+    light = x < -0.3
+    assert abs(light.double().mean().item() - 0.3) < 4 * math.sqrt(0.21 / n)
+    assert x[light].mean().item() == pytest.approx(-1.0, abs=0.02)
+    assert x[~light].mean().item() == pytest.approx(0.8, abs=0.02)
+    assert x[~light].std().item() == pytest.approx(0.3, abs=0.015)
+
+
+def test_clip_bounds_the_prediction_and_changes_the_mean():
+    def wild(xt, t):
+        return -3 * torch.ones_like(xt)
+
+    clipped = list(sampling.sample(SHORT, wild, (4, 2), generator=generator(), clip_x0=True))
+    free = list(sampling.sample(SHORT, wild, (4, 2), generator=generator()))
+    assert all(step.x0_hat.abs().max() <= 1 for step in clipped[:-1])
+    assert any(step.x0_hat.abs().max() > 1 for step in free[:-1])
+    g = generator()
+    x = torch.randn(4, 2, generator=g)
+    assert torch.equal(x, clipped[0].x)
+    z = torch.randn(4, 2, generator=g)
+    want = sampling.p_step(SHORT, x, 10, clipped[0].x0_hat, SHORT.beta, z)
+    assert torch.equal(clipped[1].x, want)
+    assert (clipped[-1].x.abs() <= 1).all()
+
+
+def test_ddim_at_eta_1_is_the_ancestral_step_with_beta_tilde():
+    s = SHORT
+    ancestral = sampling.sample(
+        s, oracle(LINE, s), (50, 1), generator=generator(), var=sampling.beta_tilde(s), dtype=torch.float64
+    )
+    other = sampling.ddim(s, oracle(LINE, s), (50, 1), steps=10, eta=1.0, generator=generator(), dtype=torch.float64)
+    for a, b in zip(ancestral, other, strict=True):
+        assert a.t == b.t
+        torch.testing.assert_close(a.x, b.x, rtol=1e-9, atol=1e-11)
+
+
+def test_ddim_at_eta_0_is_a_function_of_x_T():
+    """eps = 0.1 x on the even grid of five jumps, beside the recursion in numpy."""
+    start = torch.randn(6, 1, generator=generator(), dtype=torch.float64).numpy()
+    steps = list(
+        sampling.ddim(SHORT, lambda x, t: 0.1 * x, (6, 1), steps=5, generator=generator(), dtype=torch.float64)
+    )
+    x = start
+    for t, r in [(10, 8), (8, 6), (6, 4), (4, 2), (2, 0)]:
+        a, b = SHORT.alpha_bar[t].item(), SHORT.alpha_bar[r].item()
+        e = 0.1 * x
+        x = math.sqrt(b) * (x - math.sqrt(1 - a) * e) / math.sqrt(a) + math.sqrt(1 - b) * e
+    np.testing.assert_allclose(steps[-1].x, x, rtol=1e-10)
+    assert [step.t for step in steps] == [10, 8, 6, 4, 2, 0]
+
+
+def test_ddim_with_intermediate_eta_has_the_stated_variance():
+    """The jump from t = 2 to r = 1 with eps_hat = 0: what is not the mean has variance eta^2 beta_tilde."""
+    s, n, eta = schedules.Schedule.from_betas([0.3, 0.4]), 200_000, 0.5
+    states = list(sampling.ddim(s, lambda x, t: torch.zeros_like(x), (n, 1), steps=2, eta=eta, generator=generator()))
+    a, b = s.alpha_bar[2].item(), s.alpha_bar[1].item()
+    want = eta**2 * (1 - b) / (1 - a) * (1 - a / b)
+    noise = states[1].x - math.sqrt(b / a) * states[0].x
+    assert abs(noise.var().item() - want) < 4 * want * math.sqrt(2 / n)
+    assert abs(noise.var().item() - want / eta) > 8 * want * math.sqrt(2 / n)
+
+
+@pytest.mark.parametrize(
+    "T, steps, grid",
+    [
+        (10, 5, [10, 8, 6, 4, 2]),
+        (10, 3, [10, 7, 3]),
+        (10, 1, [10]),
+        (4, 4, [4, 3, 2, 1]),
+        (1000, 4, [1000, 750, 500, 250]),
+    ],
+)
+def test_even_grid(T, steps, grid):
+    assert sampling.even_grid(T, steps) == grid
+
+
+@pytest.mark.parametrize("steps", [0, 11, -1, 2.0, True])
+def test_bad_steps(steps):
+    with pytest.raises(ValueError, match="steps: expected a whole number from 1 to T = 10"):
+        next(sampling.ddim(SHORT, lambda x, t: x, (1, 1), steps=steps, generator=generator()))
+
+
+def test_bad_eta_and_bad_models():
+    with pytest.raises(ValueError, match="eta: expected a number from 0 to 1, got 1.5"):
+        next(sampling.ddim(SHORT, lambda x, t: x, (1, 1), steps=2, eta=1.5, generator=generator()))
+    with pytest.raises(ValueError, match="eps_model: expected an output of shape"):
+        next(sampling.sample(SHORT, lambda x, t: x[:, :1], (2, 3), generator=generator()))
+
+
+def test_sampling_leaves_no_graph():
+    weight = torch.ones(1, requires_grad=True)
+    for step in sampling.sample(SHORT, lambda x, t: weight * x, (2, 1), generator=generator()):
+        assert not step.x.requires_grad and not step.x0_hat.requires_grad

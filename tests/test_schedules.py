@@ -1,0 +1,259 @@
+"""Schedules against golden values, closed forms and a second library; bad input gets one line that names it."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from ddpm_edu import schedules
+from ddpm_edu.schedules import Schedule, at
+
+# Golden numbers, computed once in float64 and confirmed with 50-digit arithmetic: t -> (alpha_bar, SNR, beta).
+GOLDEN = {
+    "linear": {
+        1: (0.9999, 9999.0000000011, 1e-4),
+        2: (0.9997800920720721, 4546.357657463682, 0.00011991991991991993),
+        250: (0.5240853738253606, 1.101217203677713, 0.00506006006006006),
+        500: (0.07858724288177824, 0.08528994446263685, 0.010040040040040039),
+        750: (0.0033505504389367744, 0.0033618143675415648, 0.015020020020020019),
+        999: (4.118193638138445e-05, 4.118363240311403e-05, 0.01998008008008008),
+        1000: (4.035829765375676e-05, 4.0359926511684205e-05, 0.02),
+    },
+    "cosine": {
+        1: (0.999958715775178, 24221.32715552543, 4.128422482196914e-05),
+        2: (0.9999125759273678, 11437.497085434357, 4.614175273665033e-05),
+        250: (0.8470121613269047, 5.536467268727169, 0.0013214966366291714),
+        500: (0.49384359044063775, 0.9756738848186404, 0.0031458862304780677),
+        750: (0.1442721023857358, 0.16859576833706225, 0.007545707742043772),
+        999: (2.428766907034852e-06, 2.4287728059578675e-06, 0.7499993929011166),
+        1000: (2.4287669070348542e-09, 2.428766912933763e-09, 0.999),
+    },
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_values(name):
+    s = getattr(schedules, name)()
+    assert s.T == 1000 and len(s.beta) == 1001
+    for t, (alpha_bar, snr, beta) in GOLDEN[name].items():
+        assert s.alpha_bar[t].item() == pytest.approx(alpha_bar, rel=1e-10)
+        assert s.snr[t].item() == pytest.approx(snr, rel=1e-10)
+        assert s.beta[t].item() == pytest.approx(beta, rel=1e-10)
+        assert s.alpha[t].item() == pytest.approx(1 - beta, rel=1e-12)
+
+
+@pytest.mark.parametrize("name, first", [("linear", 260), ("cosine", 497)])
+def test_first_time_with_more_noise_than_signal(name, first):
+    assert int((getattr(schedules, name)().snr < 1).nonzero()[0]) == first
+
+
+@pytest.mark.parametrize("make", [schedules.linear, schedules.cosine, schedules.scaled_linear, schedules.sigmoid])
+@pytest.mark.parametrize("T", [1, 2, 10, 1000])
+def test_tables_start_at_clean_data_and_are_float64(make, T):
+    s = make(T)
+    assert s.T == T
+    for table in (s.beta, s.alpha, s.alpha_bar):
+        assert table.dtype == torch.float64 and table.shape == (T + 1,)
+    assert s.beta[0] == 0 and s.alpha[0] == 1 and s.alpha_bar[0] == 1 and s.snr[0] == math.inf
+    product = 1.0
+    for t in range(1, T + 1):
+        product *= 1 - s.beta[t].item()
+        assert s.alpha_bar[t].item() == pytest.approx(product, rel=1e-10)
+
+
+def test_linear_is_evenly_spaced():
+    beta = schedules.linear(5, 0.1, 0.3).beta
+    torch.testing.assert_close(
+        beta, torch.tensor([0, 0.1, 0.15, 0.2, 0.25, 0.3], dtype=torch.float64), rtol=1e-12, atol=0
+    )
+
+
+def test_scaled_linear_is_evenly_spaced_in_the_square_root():
+    beta = schedules.scaled_linear(3, 0.01, 0.25).beta
+    torch.testing.assert_close(beta, torch.tensor([0, 0.01, 0.09, 0.25], dtype=torch.float64), rtol=1e-12, atol=0)
+    defaults = schedules.scaled_linear().beta
+    assert defaults[1].item() == pytest.approx(0.00085, rel=1e-12)
+    assert defaults[1000].item() == pytest.approx(0.012, rel=1e-12)
+
+
+def test_constant_has_a_power_for_alpha_bar():
+    s = schedules.constant(1000)
+    assert s.alpha_bar[1000].item() == pytest.approx(0.99**1000, rel=1e-10)
+    assert s.alpha_bar[1000].item() == pytest.approx(4.317e-5, rel=1e-3)
+
+
+def test_cosine_follows_its_formula_until_the_clip():
+    T, s = 50, 0.02
+    made = schedules.cosine(T, s=s, max_beta=0.9)
+    for t in range(1, T + 1):
+        f_t = math.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2
+        f_0 = math.cos(s / (1 + s) * math.pi / 2) ** 2
+        if t < T:
+            assert made.alpha_bar[t].item() == pytest.approx(f_t / f_0, rel=1e-10)
+    assert made.beta[T] == 0.9
+    assert (made.beta[1:T] < 0.9).all()
+
+
+def test_sigmoid_follows_its_formula_until_the_clip():
+    T, start, end, tau = 40, -2.0, 4.0, 0.7
+
+    def g(u):
+        return 1 / (1 + math.exp(-(start + (end - start) * u) / tau))
+
+    made = schedules.sigmoid(T, start, end, tau, max_beta=0.99)
+    for t in range(1, T):
+        assert made.alpha_bar[t].item() == pytest.approx((g(1) - g(t / T)) / (g(1) - g(0)), rel=1e-10)
+    assert made.beta[T] == 0.99
+
+
+def test_sigmoid_defaults_are_symmetric_about_the_middle():
+    s = schedules.sigmoid()
+    assert s.alpha_bar[500].item() == pytest.approx(0.5, rel=1e-10)
+    torch.testing.assert_close(s.alpha_bar[1:1000] + s.alpha_bar[1:1000].flip(0), torch.ones(999, dtype=torch.float64))
+
+
+def test_from_betas_takes_lists_without_a_float32_detour():
+    s = Schedule.from_betas([0.1, 0.2, 0.3])
+    assert s.beta.tolist() == [0, 0.1, 0.2, 0.3]
+    assert s.alpha_bar[3].item() == pytest.approx(0.9 * 0.8 * 0.7, rel=1e-15)
+    assert torch.equal(Schedule.from_betas(torch.tensor([0.5, 0.25])).beta, torch.tensor([0, 0.5, 0.25]).double())
+
+
+@pytest.mark.parametrize(
+    "betas, message",
+    [
+        ([0.1, 1.0], "betas.*strictly between 0 and 1.*beta_2 = 1"),
+        ([0.0, 0.1], "betas.*beta_1 = 0"),
+        ([0.1, -0.2], "betas.*beta_2 = -0.2"),
+        ([0.1, math.nan], "betas.*beta_2 = nan"),
+        ([0.1, math.inf], "betas.*beta_2 = inf"),
+        ([], "betas: expected a list"),
+        ([[0.1]], "betas: expected a list"),
+        (["a"], "betas: expected a list of numbers"),
+        (0.1, "betas: expected a list"),
+        ([0.999] * 200, "alpha_bar: expected to fall at every step.*t = 109"),
+    ],
+)
+def test_bad_betas(betas, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Schedule.from_betas(betas)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_tables():
+    s = schedules.linear(3, 0.1, 0.3)
+    with pytest.raises(ValueError, match=r"beta: expected a float64 tensor.*float32"):
+        Schedule(s.beta.float(), s.alpha, s.alpha_bar)
+    with pytest.raises(ValueError, match="alpha: expected T \\+ 1 = 4 entries.*got 3"):
+        Schedule(s.beta, s.alpha[1:], s.alpha_bar)
+    with pytest.raises(ValueError, match="alpha_bar: expected to fall.*t = 3"):
+        Schedule(s.beta, s.alpha, s.alpha_bar[[0, 1, 3, 2]])
+    with pytest.raises(ValueError, match="alpha, alpha_bar: expected 1 - beta"):
+        Schedule(s.beta, s.alpha, s.alpha_bar**2)
+    with pytest.raises(ValueError, match="alpha, alpha_bar: expected 1 - beta"):
+        Schedule(s.beta, s.alpha.sqrt(), s.alpha_bar)
+    with pytest.raises(ValueError, match="index 0 is clean data"):
+        Schedule(s.beta + 0.1, s.alpha - 0.1, torch.cumprod(s.alpha - 0.1, 0))
+
+
+@pytest.mark.parametrize("T", [0, -1, 2.5, True, "10"])
+@pytest.mark.parametrize("make", [schedules.linear, schedules.cosine, schedules.constant, schedules.sigmoid])
+def test_bad_T(make, T):
+    with pytest.raises(ValueError, match="T: expected a whole number of steps >= 1"):
+        make(T)
+
+
+def test_bad_parameters():
+    with pytest.raises(ValueError, match="max_beta: expected.*got 1"):
+        schedules.cosine(max_beta=1.0)
+    with pytest.raises(ValueError, match=r"s: expected a number >= 0, got -0\.1"):
+        schedules.cosine(s=-0.1)
+    with pytest.raises(ValueError, match="start, end, tau"):
+        schedules.sigmoid(start=3, end=-3)
+    with pytest.raises(ValueError, match="beta_1, beta_T"):
+        schedules.scaled_linear(beta_1=-0.1)
+    with pytest.raises(ValueError, match="betas.*beta_1 = 0"):
+        schedules.linear(beta_1=0)
+
+
+@pytest.mark.parametrize("make", [schedules.linear, schedules.cosine])
+def test_json_round_trip_is_exact(make):
+    s = make(100)
+    text = schedules.to_json(s)
+    assert set(json.loads(text)) == {"format", "T", "betas"}
+    assert torch.equal(schedules.from_json(text).beta, s.beta)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda f: f.pop("T"), r"missing \['T'\]"),
+        (lambda f: f.update(name="x"), r"unknown \['name'\]"),
+        (lambda f: f.update(T=4), "T: expected the number of betas, 3, got 4"),
+        (lambda f: f.update(T=3.0), "T: expected"),
+        (lambda f: f.update(format="other"), "format: expected 'ddpm_edu.schedule/1', got 'other'"),
+        (lambda f: f.update(betas="0.1"), "betas: expected a list of numbers"),
+        (lambda f: f.update(betas=[0.1, True, 0.3]), "betas: expected a list of numbers"),
+        (lambda f: f.update(betas=[0.1, 2, 0.3]), "betas: .*beta_2 = 2"),
+    ],
+)
+def test_bad_json_fields(change, message):
+    fields = json.loads(schedules.to_json(Schedule.from_betas([0.1, 0.2, 0.3])))
+    change(fields)
+    with pytest.raises(ValueError, match=message) as caught:
+        schedules.from_json(json.dumps(fields))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text, message", [("{", "not valid JSON"), ("[1]", "missing"), ("NaN", "missing")])
+def test_foreign_json(text, message):
+    with pytest.raises(ValueError, match=f"schedule JSON: {message}"):
+        schedules.from_json(text)
+
+
+def test_at_gathers_and_broadcasts():
+    table = torch.tensor([0.0, 10.0, 20.0, 30.0], dtype=torch.float64)
+    x = torch.zeros(2, 3, 4, 4)
+    got = at(table, torch.tensor([3, 1]), x)
+    assert got.shape == (2, 1, 1, 1) and got.dtype == torch.float64
+    assert got.flatten().tolist() == [30, 10]
+    assert at(table, torch.tensor([2, 0]), torch.zeros(2)).tolist() == [20, 0]
+    assert at(table, 2, x).shape == () and at(table, 2, x) == 20
+    assert at(table, 0, x) == 0
+
+
+@pytest.mark.parametrize(
+    "t, first, message",
+    [
+        (-1, 0, r"t: expected 0\.\.3, got -1"),
+        (4, 0, r"t: expected 0\.\.3, got 4"),
+        (0, 1, r"t: expected 1\.\.3, got 0"),
+        (1.0, 0, "t: expected an int"),
+        (True, 0, "t: expected an int"),
+        (torch.tensor([0, 4]), 0, r"t: expected 0\.\.3, got values from 0 to 4"),
+        (torch.tensor([-1, 3]), 0, r"t: expected 0\.\.3, got values from -1 to 3"),
+        (torch.tensor([0, 3]), 1, r"t: expected 1\.\.3, got values from 0 to 3"),
+        (torch.tensor([1.0, 2.0]), 0, "t: expected an int or an int64 tensor.*float32"),
+        (torch.tensor([1, 2], dtype=torch.int32), 0, "t: expected an int or an int64 tensor.*int32"),
+        (torch.tensor([1, 2, 3]), 0, r"t: expected an int or an int64 tensor of shape \(2,\).*shape \(3,\)"),
+        (torch.tensor([[1, 2]]), 0, "t: expected an int or an int64 tensor"),
+        (torch.tensor(1), 0, "t: expected an int or an int64 tensor"),
+    ],
+)
+def test_bad_t(t, first, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        at(torch.arange(4.0), t, torch.zeros(2, 3), first=first)
+    assert "\n" not in str(caught.value)
+
+
+def test_agrees_with_a_second_library(diffusers):
+    for ours, theirs in [
+        (schedules.linear(), dict(beta_schedule="linear", beta_start=1e-4, beta_end=0.02)),
+        (schedules.scaled_linear(), dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)),
+        (schedules.cosine(), dict(beta_schedule="squaredcos_cap_v2")),
+    ]:
+        other = diffusers.DDPMScheduler(num_train_timesteps=1000, **theirs)
+        # Their tables are float32 and count from 0: index t - 1. Float32 costs up to 1.4e-3 in the smallest cosine betas.
+        torch.testing.assert_close(ours.alpha_bar[1:], other.alphas_cumprod.double(), rtol=2e-4, atol=1e-9)
+        torch.testing.assert_close(ours.beta[1:], other.betas.double(), rtol=2e-3, atol=0)
