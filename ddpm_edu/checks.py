@@ -81,7 +81,7 @@ def check_mean(eq: str, samples: Any, want: float, wrong: dict[str, float]) -> N
     z = (mean - want) / se
     away = {name: abs(mean - value) / se for name, value in wrong.items()}
     weakest = min(away, key=lambda name: away[name])
-    text = f"{mean:.4f}, want {want:.4f}, {z:+.1f} standard errors"
+    text = f"{mean:.4f}, want {want:.4f}, {z:+.1f} s.e."
     rejects = f"rejects {wrong[weakest]:.4f} ({weakest}) by {away[weakest]:.0f}"
     if not abs(z) <= AGREE:
         nearest = f"; {wrong[weakest]:.4f} ({weakest}) is nearer" if away[weakest] < abs(z) else ""

@@ -125,7 +125,7 @@ def test_reverse_kernel_by_bayes_on_a_grid(t):
 
 
 def test_reverse_kernel_in_two_dimensions_has_the_right_moments():
-    """Total expectation over q(x_{t-1} | x_t, x_0): mean c1 E[x_0] + c2 x_t, covariance beta_tilde I + c1^2 Cov[x_0]."""
+    """Total expectation over q(x_{t-1} | x_t, x_0): mean c1 E[x_0] + c2 x_t, cov beta_tilde I + c1^2 Cov[x_0]."""
     t, x = 9, points(4)
     weights, means, covs = PLANE.reverse(S, x, t)
     mean = torch.einsum("bk,bkd->bd", weights, means)

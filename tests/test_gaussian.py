@@ -80,7 +80,7 @@ def test_steps_and_jump_have_the_same_law():
 
 @pytest.mark.parametrize("s, t", [(SHORT, 2), (SHORT, 5), (SHORT, 10), (LINEAR, 2), (LINEAR, 500), (COSINE, 999)])
 def test_posterior_is_bayes_on_a_grid(s, t):
-    """q(x_{t-1} | x_t, x_0) is proportional to q(x_t | x_{t-1}) q(x_{t-1} | x_0), normalised by numerical quadrature."""
+    """q(x_{t-1} | x_t, x_0) is proportional to q(x_t | x_{t-1}) q(x_{t-1} | x_0), normalised by quadrature."""
     x0, xt = 0.7, -0.4
     beta, before = s.beta[t].item(), s.alpha_bar[t - 1].item()
     centre = (math.sqrt(before) * x0, math.sqrt(1 - before))
@@ -258,7 +258,7 @@ def test_bad_variances_are_refused(var):
 
 @pytest.mark.parametrize("kind, s", [("linear", LINEAR), ("squaredcos_cap_v2", COSINE)])
 def test_agrees_with_a_second_library(diffusers, kind, s):
-    """q_sample, posterior mean and variance against diffusers' DDPM scheduler: its t is ours minus 1, its tables float32."""
+    """Against diffusers' DDPM scheduler: its t is ours minus 1, its tables are float32."""
     other = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule=kind, clip_sample=False)
     x0, eps = randn(2, 3, 4, 4), randn(2, 3, 4, 4, seed=1)
     for t in (2, 10, 300, 700, 1000):

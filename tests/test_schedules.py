@@ -254,6 +254,6 @@ def test_agrees_with_a_second_library(diffusers):
         (schedules.cosine(), dict(beta_schedule="squaredcos_cap_v2")),
     ]:
         other = diffusers.DDPMScheduler(num_train_timesteps=1000, **theirs)
-        # Their tables are float32 and count from 0: index t - 1. Float32 costs up to 1.4e-3 in the smallest cosine betas.
+        # Their tables are float32 and count from 0: index t - 1. That costs 1.4e-3 in the smallest cosine betas.
         torch.testing.assert_close(ours.alpha_bar[1:], other.alphas_cumprod.double(), rtol=2e-4, atol=1e-9)
         torch.testing.assert_close(ours.beta[1:], other.betas.double(), rtol=2e-3, atol=0)
