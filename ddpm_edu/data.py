@@ -22,7 +22,6 @@ import numpy as np
 import pooch
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_image
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
@@ -112,6 +111,8 @@ def photo(name: str, size: int) -> Tensor:
     """One of scikit-learn's two photographs, "china" or "flower", as uint8 (3, size, size): centre square, resized."""
     if name not in ("china", "flower"):
         raise ValueError(f"name: expected 'china' or 'flower', got {name!r}")
+    from sklearn.datasets import load_sample_image  # here, because it takes a second to load
+
     picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -133,6 +134,8 @@ def digits(split: str) -> Images:
     Their 17 grey levels k = 0..16 become the bytes round(255 k / 16), so that k = round(16 byte / 255) comes back.
     """
     _check_split(split)
+    from sklearn.datasets import load_digits  # here, because it takes a second to load
+
     bunch = load_digits()
     u8 = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     # numpy promises never to change the stream of RandomState; torch makes no such promise for randperm.

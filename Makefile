@@ -1,0 +1,71 @@
+# Two commands to know: `make lab` opens the course, `make test` runs everything that must hold.
+# Both create .venv and install into it on the first call only. Another Python: make lab PYTHON=python3.13
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COURSE := $(VENV)/.installed-course
+TEST := $(VENV)/.installed-test
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: help lab test course notebooks images lint nbval clean
+
+help:
+	@echo "make lab        open the course in JupyterLab"
+	@echo "make test       run everything that must hold"
+	@echo "make course     execute all chapters, with a table of seconds and checks passed"
+	@echo "make notebooks  execute all chapters and store their outputs"
+	@echo "make images     draw the pictures in images/"
+	@echo "make clean      remove .venv and everything else that these commands made"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ". Try: make lab PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(COURSE): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(TEST): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -e ".[test]"
+	@touch $@
+
+lab: $(COURSE)
+	$(BIN)/python tools/lab.py
+
+# Two lanes, because most of the time goes to one core: the tests on the screen, linters and notebooks behind them.
+# One thread each keeps the lanes from fighting over two cores.
+test: export OMP_NUM_THREADS = 1
+test: $(TEST)
+	@log=$$(mktemp); lane=; trap 'kill $$lane 2>/dev/null; rm -f "$$log"' EXIT; trap 'exit 130' INT TERM; \
+	$(MAKE) -k --no-print-directory lint nbval >"$$log" 2>&1 & lane=$$!; \
+	status=0; $(BIN)/python -m pytest || status=1; \
+	wait $$lane || status=1; cat "$$log"; \
+	[ $$status = 0 ] && echo "make test: everything holds" || echo "make test: FAILED, see above"; exit $$status
+
+lint: $(TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/equations.py --check
+
+# nbval starts kernels whose libraries warn about themselves; that warnings are errors is for our own tests.
+# The kernels inherit PYTHONPATH, and with it the block on every connection that leaves this computer.
+# exec, so that it is the tests that an interrupt reaches, not a shell around them.
+nbval: $(TEST)
+	exec env PYTHONPATH="$(CURDIR)/tests/no_network" $(BIN)/python -m pytest -W default -p no:cacheprovider \
+		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+course: $(COURSE)
+	$(BIN)/python tools/course.py
+
+notebooks: $(COURSE)
+	$(BIN)/python tools/course.py --write
+	$(BIN)/python tools/equations.py
+
+images: $(COURSE)
+	$(BIN)/python tools/make_images.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache tests/browser-output
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -1,0 +1,469 @@
+"""The command line: python -m ddpm_edu train | sample | evaluate | data.
+
+Exit status 0 done; 2 wrong use or bad input, with one line on stderr; 130 interrupted.
+"""
+
+import argparse
+import io
+import json
+import math
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from threading import Event
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ddpm_edu import data, schedules
+from ddpm_edu.evaluate import GREY_LEVELS, bound, on_levels
+from ddpm_edu.sampling import Step, ddim
+from ddpm_edu.sampling import sample as ancestral
+from ddpm_edu.schedules import Schedule
+from ddpm_edu.training import (
+    Config,
+    Record,
+    State,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    train,
+    write_whole,
+)
+
+PROG = "python -m ddpm_edu"
+DEFAULT_PRESET = {"digits": "digits", "cifar10": "cifar10-small"}
+LOG_EVERY = 50  # steps between two lines of log.jsonl
+LOG_BINS = 10  # of t, in each of these lines
+SAVE_EVERY = 300.0  # seconds between two checkpoints: the most that a power cut costs
+FRAMES = 11  # moments in a strip of the chain, the noise and the sample included
+EVALUATION_DRAWS = 100  # values of t for each image
+
+
+def preset_names() -> list[str]:
+    """The names that `preset` accepts: one JSON file each in ddpm_edu/presets."""
+    return sorted(file.name.removesuffix(".json") for file in (resources.files("ddpm_edu") / "presets").iterdir())
+
+
+def preset(name: str) -> Config:
+    """The ready-made configuration ``name``, with seed 0. ValueError that lists the names for an unknown one."""
+    if name not in preset_names():
+        raise ValueError(f"argument --preset: expected one of {', '.join(preset_names())}, got {name!r}")
+    values = json.loads((resources.files("ddpm_edu") / "presets" / f"{name}.json").read_text(encoding="utf-8"))
+    schedule = values.pop("schedule")
+    family = {"linear": schedules.linear, "cosine": schedules.cosine}[schedule.pop("family")]
+    return Config(preset=name, schedule=family(**schedule), seed=0, **values)
+
+
+# ---------------------------------------------------------------------------------------------------------------- train
+
+
+def train_command(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    name = args.preset or DEFAULT_PRESET[args.data or "digits"]
+    out = args.out or Path("runs") / name
+    checkpoint, weights, log = out / "checkpoint.pt", out / "weights.safetensors", out / "log.jsonl"
+    state = start_or_resume(args, name, checkpoint, weights)
+    config = state.config
+    images = data.load(config.data, "train")
+    make_folder("--out", out)
+    lines = cut_log(log, state.step)
+    print(
+        f"{f'Going on after step {state.step} of' if args.resume else 'Training'} preset {config.preset}: "
+        f"{len(images.images):,} images of {config.data}, "
+        f"a U-Net of {sum(p.numel() for p in state.model.parameters()):,} weights, T = {config.schedule.T}, "
+        f"{config.steps:,} steps of {config.batch} images, {torch.get_num_threads()} thread(s) and {state.device}.",
+        flush=True,
+    )
+    records: list[Record] = []
+
+    def write_log() -> None:
+        if records:
+            lines.append(log_line(state, records))
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+            records.clear()
+
+    def save() -> None:
+        write_log()  # before the checkpoint: `cut_log` removes lines that are ahead of it, none can be missing
+        loss = lines[-1]["loss"] if lines else None
+        save_checkpoint(checkpoint, state)
+        save_weights(weights, state.ema.model, config.schedule, card(state, loss))
+
+    saved = started
+    with (
+        sigint_as_event() as interrupted,
+        tqdm(total=config.steps, initial=state.step, desc="training", unit="step") as bar,
+    ):
+        steps = train(state, images)
+        while state.step < config.steps and time.perf_counter() - started < args.time_budget:
+            records.append(next(steps))
+            bar.update()
+            if state.step % LOG_EVERY == 0:
+                write_log()
+                bar.set_postfix(loss=f"{lines[-1]['loss']:.4f}")
+            if interrupted.is_set():
+                break
+            if time.perf_counter() - saved > SAVE_EVERY:
+                save()
+                saved = time.perf_counter()
+        save()
+
+    print(f"Wrote {checkpoint}, {weights} and {log} after step {state.step:,} of {config.steps:,}.")
+    if state.step < config.steps:
+        print(f"To go on:     {PROG} train --out {shlex.quote(str(out))} --resume")
+    few = " --steps 50" if config.schedule.T > 250 else ""
+    samples = shlex.quote(str(out / "samples.png"))
+    print(f"To see images: {PROG} sample --weights {shlex.quote(str(weights))}{few} --out {samples}")
+    return 130 if interrupted.is_set() else 0
+
+
+def start_or_resume(args: argparse.Namespace, name: str, checkpoint: Path, weights: Path) -> State:
+    """The run that the flags ask for; ValueError rather than overwrite one or go on with other settings."""
+    asked = {field: vars(args)[field] for field in ("preset", "data", "batch", "seed") if vars(args)[field] is not None}
+    if args.schedule:
+        asked["schedule"] = read_schedule(args.schedule)
+    planned = {} if args.steps is None else {"steps": args.steps}
+    if not args.resume:
+        for file in (checkpoint, weights):
+            if file.exists():
+                raise ValueError(f"argument --out: {file} exists: give --resume to go on with it, or another --out")
+        config = preset(name)
+        if args.data not in (None, config.data):
+            raise ValueError(f"argument --data: preset {name} trains on {config.data}, got {args.data}")
+        return State(replace(config, **asked, **planned), device())
+    state = load_checkpoint(checkpoint, device())
+    made = state.config.to_dict()
+    for field, wanted in replace(state.config, **asked).to_dict().items():
+        if made[field] != wanted:
+            was, now = ("another one", args.schedule) if field == "schedule" else (made[field], wanted)
+            raise ValueError(f"argument --{field}: {checkpoint} was made with {was}, got {now}")
+    state.config = replace(state.config, **planned)
+    return state
+
+
+def read_schedule(path: Path) -> Schedule:
+    try:
+        return schedules.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"argument --schedule: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"argument --schedule: {path}: {error}") from None
+
+
+def log_line(state: State, records: Sequence[Record]) -> dict[str, Any]:
+    """The mean loss over ``records``, overall and in ten equal bins of t (None where a bin saw no t).
+
+    ValueError for a loss that is no number any more: such a state must not replace the last good checkpoint.
+    """
+    t = torch.cat([record.t for record in records])
+    loss = torch.cat([record.loss for record in records]).double()
+    if not loss.isfinite().all():
+        raise ValueError(
+            f"the loss is no longer finite at step {state.step}: training diverged, nothing was saved of it"
+        )
+    bins = (t - 1) * LOG_BINS // state.config.schedule.T
+    in_bin = [loss[bins == b] for b in range(LOG_BINS)]
+    return {
+        "step": state.step,
+        "images": state.step * state.config.batch,
+        "seconds": round(state.seconds, 3),
+        "loss": loss.mean().item(),
+        "loss_by_t": [losses.mean().item() if len(losses) else None for losses in in_bin],
+        "lr": records[-1].lr,
+    }
+
+
+def cut_log(path: Path, step: int) -> list[dict[str, Any]]:
+    """Keep the lines up to ``step``, in the file and as the result; a line cut short by a crash is the last one."""
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                break
+            if line["step"] > step:
+                break
+            lines.append(line)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    return lines
+
+
+def card(state: State, loss: float | None) -> dict[str, Any]:
+    """What a reader of shared weights wants to know: data, settings, cost and the last mean loss."""
+    config = {name: value for name, value in state.config.to_dict().items() if name not in ("network", "schedule")}
+    return {
+        **config,
+        "steps": state.step,
+        "images_seen": state.step * state.config.batch,
+        "seconds": round(state.seconds, 1),
+        "device": torch.cuda.get_device_name(state.device) if state.device.type == "cuda" else state.device.type,
+        "torch": torch.__version__,
+        "loss": loss,
+    }
+
+
+@contextmanager
+def sigint_as_event() -> Iterator[Event]:
+    """Ctrl-C sets the event, so that a step in progress is finished; a second Ctrl-C stops at once, as usual."""
+    interrupted, usual = Event(), signal.getsignal(signal.SIGINT)
+
+    def on_sigint(signum: int, frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+# -------------------------------------------------------------------------------------------------------------- sample
+
+
+def sample_command(args: argparse.Namespace) -> int:
+    model, s, _ = load_weights(args.weights)
+    steps = s.T if args.steps is None else args.steps
+    if steps > s.T:
+        raise ValueError(f"argument --steps: expected at most the {s.T} steps of {args.weights}, got {steps}")
+    make_folder("--out", args.out.parent)
+    size, n = model.config["image_size"], args.n or (4 if args.chain else 64)
+    shape, generator = (n, model.config["channels"], size, size), torch.Generator(device()).manual_seed(args.seed)
+    if steps == s.T:
+        chain = ancestral(s, model.to(device()), shape, generator=generator, clip_x0=True)
+    else:
+        chain = ddim(s, model.to(device()), shape, steps=steps, generator=generator, clip_x0=True)
+    shown = {round(k * steps / (FRAMES - 1)) for k in range(FRAMES)} if args.chain else {steps}
+    frames = [step for i, step in enumerate(tqdm(chain, total=steps + 1, desc="sampling")) if i in shown]
+    buffer = io.BytesIO()
+    if args.chain:
+        strip(frames).savefig(buffer, format="png", dpi=120)
+    else:
+        grid(frames[-1].x).save(buffer, "png")
+    write_whole(args.out, buffer.getvalue())
+    print(f"Wrote {args.out}: {n} images in {steps} steps ({'Algorithm 2' if steps == s.T else 'DDIM'}).")
+    return 0
+
+
+def grid(x: Tensor) -> Image.Image:
+    """Images (N, C, H, W) in rows and columns on white, every pixel enlarged to a square that a person can see."""
+    scale = max(1, 64 // x.shape[-1])
+    tiles = data.to_uint8(x.cpu()).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    tiles = F.pad(tiles, (2, 2, 2, 2), value=255)
+    n, c, h, w = tiles.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    tiles = torch.cat([tiles, tiles.new_full((rows * columns - n, c, h, w), 255)])
+    picture = tiles.reshape(rows, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+    return Image.fromarray(picture.squeeze(2).numpy())
+
+
+def strip(frames: Sequence[Step]) -> Figure:
+    """For each image a row of x_t and below it a row of predicted x_0, clipped for display, t under each frame."""
+    n = len(frames[0].x)
+    figure = Figure(figsize=(1.1 * len(frames), 2.5 * n + 0.4), layout="constrained")
+    axes = figure.subplots(2 * n, len(frames), squeeze=False)
+    for column, step in enumerate(frames):
+        for row, x in enumerate(torch.stack([step.x, step.x0_hat], 1).flatten(0, 1)):
+            ax = axes[row, column]
+            ax.imshow(data.to_uint8(x.cpu()).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
+            ax.set(xticks=[], yticks=[])
+            if column == 0:
+                ax.set_ylabel(("$x_t$", r"predicted $x_0$")[row % 2])
+            if row % 2:
+                ax.set_xlabel(f"t = {step.t}")
+    figure.suptitle("The reverse chain; values outside [-1, 1] are clipped for display")
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------------ evaluate, data
+
+
+def evaluate_command(args: argparse.Namespace) -> int:
+    model, s, weights_card = load_weights(args.weights)
+    u8 = data.load(args.data, "test").images
+    if args.n > len(u8):
+        raise ValueError(f"argument --n: expected at most the {len(u8)} test images of {args.data}, got {args.n}")
+    wanted = (model.config["channels"], model.config["image_size"], model.config["image_size"])
+    if u8.shape[1:] != wanted:
+        raise ValueError(
+            f"argument --data: {args.weights} is for images {wanted}, got {args.data} {tuple(u8.shape[1:])}"
+        )
+    if args.json:
+        make_folder("--json", args.json.parent)
+    levels = GREY_LEVELS[args.data]
+    x0, generator = on_levels(u8[: args.n], levels).to(device()), torch.Generator(device()).manual_seed(0)
+    result = bound(s, model.to(device()), x0, generator=generator, draws=EVALUATION_DRAWS, bins=levels, clip_x0=True)
+    print(
+        f"{result.total:.3f} +- {result.std_error:.3f} bits/dim on {result.n} test images of {args.data} with {levels} "
+        f"grey levels: L_T {result.L_T:.4f}, L_1..L_(T-1) {result.L_t:.3f}, L_0 {result.L_0:.3f} "
+        f"(upper bound, Ho et al. Eq. 5; variances beta_t, clipped x_0; {EVALUATION_DRAWS} values of t for each image)"
+    )
+    if args.json:
+        report = {
+            "data": args.data,
+            "levels": levels,
+            "draws": EVALUATION_DRAWS,
+            **asdict(result),
+            "card": weights_card,
+        }
+        write_whole(args.json, (json.dumps(report, indent=2) + "\n").encode())
+        print(f"Wrote {args.json}.")
+    return 0
+
+
+def data_command(args: argparse.Namespace) -> int:
+    print(f"CIFAR-10 is in {data.download_cifar10(args.dir)}.")
+    if args.dir:
+        print(f"So that training finds it: export DDPM_EDU_DATA={shlex.quote(str(args.dir))}")
+    return 0
+
+
+# --------------------------------------------------------------------------------------------------------------- flags
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with its errors in one line, as all others here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parser() -> Parser:
+    main_parser = Parser(prog=PROG, description="Train a diffusion model, draw images from it, measure it, get data.")
+    commands = main_parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], what: str, example: str) -> Parser:
+        added = commands.add_parser(
+            name,
+            help=what,
+            description=what,
+            epilog=f"example:\n  {PROG} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    p = command("train", train_command, TRAIN, "train --data digits --steps 300 --out runs/first")
+    p.add_argument("--data", choices=list(DEFAULT_PRESET), help="the images to learn (default: digits)")
+    p.add_argument("--preset", metavar="NAME", help=f"network and settings: {', '.join(preset_names())}")
+    p.add_argument("--schedule", metavar="FILE.json", type=Path, help="your own betas (default: the preset's)")
+    p.add_argument("--steps", metavar="N", type=whole(1), help="steps in all, resumed ones included (default: preset)")
+    p.add_argument(
+        "--time-budget", metavar="S", type=seconds, default=math.inf, help="stop after S seconds, everything written"
+    )
+    p.add_argument("--batch", metavar="B", type=whole(1), help="images in a step (default: the preset's)")
+    p.add_argument("--seed", metavar="S", type=whole(0), help="of all random numbers (default: 0)")
+    p.add_argument("--threads", metavar="N", type=whole(1), help="CPU threads (default: torch decides)")
+    p.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: runs/ and the preset's name)")
+    p.add_argument("--resume", action="store_true", help="go on with the checkpoint in DIR, exactly where it stopped")
+
+    p = command("sample", sample_command, SAMPLE, "sample --weights runs/first/weights.safetensors --out samples.png")
+    p.add_argument("--weights", metavar="FILE", type=Path, required=True, help="weights.safetensors of a training run")
+    p.add_argument("--n", metavar="N", type=whole(1), help="number of images (default: 64, or 4 with --chain)")
+    p.add_argument("--steps", metavar="K", type=whole(1), help="fewer than T: DDIM with K steps (default: all T)")
+    p.add_argument("--seed", metavar="S", type=whole(0), default=0, help="of the noise (default: 0)")
+    p.add_argument("--chain", action="store_true", help="a strip instead of a grid: x_t and predicted x_0 on the way")
+    p.add_argument("--out", metavar="FILE.png", type=png, required=True, help="the picture to write")
+
+    p = command(
+        "evaluate", evaluate_command, EVALUATE, "evaluate --weights runs/first/weights.safetensors --data digits"
+    )
+    p.add_argument("--weights", metavar="FILE", type=Path, required=True, help="weights.safetensors of a training run")
+    p.add_argument("--data", choices=list(DEFAULT_PRESET), required=True, help="whose test images to measure")
+    p.add_argument("--n", metavar="N", type=whole(2), default=100, help="number of test images (default: 100)")
+    p.add_argument("--json", metavar="FILE", type=Path, help="write the numbers and the card of the weights here too")
+
+    p = command("data", data_command, DATA, "data cifar10 --dir data")
+    p.add_argument("name", choices=["cifar10"], help="the data set to download")
+    p.add_argument(
+        "--dir", metavar="DIR", type=Path, help="where to put it (default: DDPM_EDU_DATA or the user's cache)"
+    )
+    return main_parser
+
+
+TRAIN = "Train a network to predict noise (Algorithm 1); small digits by default, which need no download."
+SAMPLE = "Draw images from trained weights and write them as one picture."
+EVALUATE = "Measure trained weights on test images: an upper bound on their cost in bits/dim (fewer is better)."
+DATA = "Download a data set once, checked by its hash; it stays on this machine."
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """An argument type: a whole number from ``low`` to the largest that torch takes as a seed."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
+        return value
+
+    return parse
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds > 0, got {text!r}")
+    return value
+
+
+def png(text: str) -> Path:
+    if not text.endswith(".png"):
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .png, got {text!r}")
+    return Path(text)
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_folder(argument: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"argument {argument}: expected a folder to write in, got {folder} ({error.strerror})"
+        ) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; SystemExit where argparse ends it (--help, wrong flags)."""
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        return status
+    except KeyboardInterrupt:
+        message, status = "interrupted", 130
+    except OSError as error:
+        message, status = f"{error.filename}: {error.strerror}" if error.filename else str(error), 2
+    except ValueError as error:
+        message, status = str(error), 2
+    print(f"{PROG} {args.command}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+// Curves as SVG, redrawn from the trait `data` in one go. Colours of axes and text follow the page's theme.
+const WIDTH = 620, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 14, BOTTOM = 46;
+
+function render({ model, el }) {
+  const name = model.get("name");
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", model.get("alt"));
+  svg.style.cssText = "width: 100%; max-width: 760px; font: 13px sans-serif; fill: currentColor";
+  svg.classList.add(`ddpm-view-${name}`);
+  const text = document.createElement("p");
+  text.classList.add(`ddpm-text-${name}`);
+  text.setAttribute("aria-live", "polite");
+  text.style.cssText = "margin: 4px 0 0 12px; font-size: 14px; font-variant-numeric: tabular-nums";
+  el.style.color = "var(--jp-ui-font-color1, #222)";
+  el.append(svg, text);
+
+  const draw = () => {
+    const { series, xlabel, ylabel, xlim, ylim, xticks, yticks, readout, verdict } = model.get("data");
+    const sx = (x) => LEFT + ((x - xlim[0]) / (xlim[1] - xlim[0])) * (WIDTH - LEFT - RIGHT);
+    const sy = (y) => HEIGHT - BOTTOM - ((y - ylim[0]) / (ylim[1] - ylim[0])) * (HEIGHT - TOP - BOTTOM);
+    const parts = [`<clipPath id="clip-${name}"><rect x="${LEFT}" y="${TOP - 2}" width="${WIDTH - LEFT - RIGHT}" height="${HEIGHT - TOP - BOTTOM + 4}"/></clipPath>`];
+    for (const tick of xticks)
+      parts.push(`<line x1="${sx(tick)}" x2="${sx(tick)}" y1="${TOP}" y2="${HEIGHT - BOTTOM}" stroke="currentColor" opacity=".12"/><text x="${sx(tick)}" y="${HEIGHT - BOTTOM + 18}" text-anchor="middle">${tick}</text>`);
+    for (const tick of yticks)
+      parts.push(`<line x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${sy(tick)}" y2="${sy(tick)}" stroke="currentColor" opacity=".12"/><text x="${LEFT - 8}" y="${sy(tick) + 4}" text-anchor="end">${String(tick).replace("-", "−")}</text>`);
+    parts.push(`<text x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 8}" text-anchor="middle">${xlabel}</text>`);
+    parts.push(`<text transform="translate(16 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">${ylabel}</text>`);
+    series.forEach(({ label, colour, dash, x, y }, i) => {
+      const points = x.map((xi, k) => `${sx(xi).toFixed(1)},${sy(y[k]).toFixed(1)}`).join(" ");
+      parts.push(`<polyline points="${points}" fill="none" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash}" clip-path="url(#clip-${name})"/>`);
+      const ly = TOP + 12 + 19 * i, lx = WIDTH - RIGHT - 190;
+      parts.push(`<line x1="${lx}" x2="${lx + 26}" y1="${ly}" y2="${ly}" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash}"/><text x="${lx + 34}" y="${ly + 4}">${label}</text>`);
+    });
+    svg.innerHTML = parts.join("");
+    text.replaceChildren(readout);
+    if (verdict) {
+      const mark = document.createElement("strong");
+      mark.textContent = ` ${verdict.good ? "✓" : "✗"} ${verdict.text}`;
+      mark.style.color = verdict.good ? "#009E73" : "#D55E00";
+      text.append(mark);
+    }
+  };
+  model.on("change:data", draw);
+  draw();
+}
+
+export default { render };

@@ -1,0 +1,182 @@
+"""Sliders. Each is a plain function, state -> data, that is tested without a browser, and a panel that shows the data.
+
+A panel is a column of controls above a view. Curves are drawn by the browser from the data that the function returned;
+pictures are computed once, and the slider only chooses among them. Where no kernel runs (a repository viewer, a page
+made from the notebook) a panel shows its static picture.
+"""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import traitlets
+from PIL import Image
+from torch import Tensor
+
+from ddpm_edu import gaussian, plotting, schedules
+from ddpm_edu.elbo import NOISE_BITS, validity
+from ddpm_edu.schedules import Schedule
+
+HERE = Path(__file__).parent
+POINTS = 201  # points of a curve: finer than a screen shows, small enough to send on every key press
+
+
+class Curves(anywidget.AnyWidget):
+    """Lines drawn as SVG from ``data``, with a line of text and a verdict below."""
+
+    _esm = HERE / "curves.js"
+    name = traitlets.Unicode().tag(sync=True)
+    alt = traitlets.Unicode().tag(sync=True)
+    data = traitlets.Dict().tag(sync=True)
+
+
+class Frames(anywidget.AnyWidget):
+    """Precomputed PNG pictures, one per entry of ``values``; ``value`` chooses the one that is shown."""
+
+    _esm = HERE / "frames.js"
+    name = traitlets.Unicode().tag(sync=True)
+    alt = traitlets.Unicode().tag(sync=True)
+    frames = traitlets.List(traitlets.Bytes()).tag(sync=True)
+    readouts = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    values = traitlets.List(traitlets.Int()).tag(sync=True)
+    value = traitlets.Int().tag(sync=True)
+
+
+class Panel(ipywidgets.VBox):
+    """Controls above a view; ``static`` is the PNG shown where no kernel runs and ``alt`` describes it."""
+
+    def __init__(self, controls: Sequence[Any], view: Any, static: bytes, alt: str) -> None:
+        super().__init__([*controls, view])
+        self.static, self.alt = static, alt
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data = super()._repr_mimebundle_(**kwargs)
+        return {**data, "text/plain": self.alt, "image/png": self.static}, {"image/png": {"alt": self.alt}}
+
+
+# -- noise on a picture ------------------------------------------------------------------------------------------------
+
+
+def noised(s: Schedule, x0: Tensor, eps: Tensor, t: int) -> tuple[Tensor, str]:
+    """x_t of q(x_t | x_0) for a picture x0 (C, H, W) and fixed noise eps, with a line that says what is left of it.
+
+    t = 0..T, where t = 0 is the picture itself.
+    """
+    alpha_bar = float(schedules.at(s.alpha_bar, t, x0))
+    xt = gaussian.q_sample(s, x0, t, eps) if t else x0
+    if t == 0:
+        return xt, "t = 0: the picture itself"
+    db = 10 * math.log10(alpha_bar / (1 - alpha_bar))
+    signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    return xt, f"t = {t}: {signal:.3f} × picture + {noise:.3f} × noise, SNR {db:.1f} dB".replace("-", "−")
+
+
+def noise_slider(s: Schedule, x0: Tensor, eps: Tensor, name: str = "noise", frames: int = 50) -> Panel:
+    """A slider over t on a picture x0 (C, H, W) in [-1, 1]: frames + 1 states from t = 0 to T."""
+    values = [round(s.T * k / frames) for k in range(frames + 1)]
+    states = [noised(s, x0, eps, t) for t in values]
+    alt = f"The picture at time t of the forward chain, from clean at t = 0 to noise at t = {s.T}."
+    view = Frames(
+        name=name,
+        alt=alt,
+        frames=[_png(xt) for xt, _ in states],
+        readouts=[text for _, text in states],
+        values=values,
+        value=0,
+    )
+    slider = ipywidgets.IntSlider(0, 0, s.T, step=s.T // frames, description="t", readout=False)
+    slider.add_class(f"ddpm-slider-{name}")
+    ipywidgets.jslink((slider, "value"), (view, "value"))
+    shown = range(0, frames + 1, frames // 5)
+    strip = plotting.image_strip([torch.stack([states[k][0] for k in shown])], [f"t = {values[k]}" for k in shown])
+    return Panel([slider], view, plotting.png(strip), alt)
+
+
+# -- the parameters of a schedule --------------------------------------------------------------------------------------
+
+
+def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
+    """Shares of signal and noise along a linear schedule from beta_1 = 1e-4 to beta_T, and whether x_T is noise.
+
+    Data for `Curves`: sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) over t/T.
+    """
+    s = schedules.linear(T, 1e-4, beta_T)
+    report = validity(s.beta[1:])
+    t = torch.linspace(0, T, min(T + 1, POINTS)).round().long()
+    alpha_bar = s.alpha_bar[t]
+    lines = [
+        ("signal √ᾱₜ", plotting.COLOURS["data"], "", alpha_bar.sqrt()),
+        ("noise √(1−ᾱₜ)", plotting.COLOURS["noise"], "7 4", (1 - alpha_bar).sqrt()),
+    ]
+    return {
+        "series": [
+            {"label": label, "colour": colour, "dash": dash, "x": (t / T).tolist(), "y": y.tolist()}
+            for label, colour, dash, y in lines
+        ],
+        "xlabel": "t / T",
+        "ylabel": "share in x_t",
+        "xlim": [0, 1],
+        "ylim": [0, 1.02],
+        "xticks": [0, 0.25, 0.5, 0.75, 1],
+        "yticks": [0, 0.25, 0.5, 0.75, 1],
+        "readout": f"T = {T}, β_T = {beta_T:.3f}: ᾱ_T = {report.alpha_bar_T:.2g}, "
+        f"prior term {report.prior_bits:.2g} bits/dim",
+        "verdict": {
+            "good": report.x_T_is_noise,
+            "text": f"x_T is {'noise' if report.x_T_is_noise else 'not noise'} (limit {NOISE_BITS:g} bits/dim)",
+        },
+    }
+
+
+def schedule_slider(name: str = "schedule") -> Panel:
+    """Two sliders, T and beta_T, over `schedule_curves`."""
+    T = ipywidgets.IntSlider(1000, 10, 1000, step=10, description="T")
+    beta_T = ipywidgets.FloatSlider(value=0.02, min=0.005, max=0.3, step=0.005, description="β_T", readout_format=".3f")
+    return _live(
+        name, schedule_curves, {"T": T, "beta_T": beta_T}, "Shares of signal and noise along a linear schedule."
+    )
+
+
+# -- how a panel is put together ---------------------------------------------------------------------------------------
+
+
+def _live(name: str, state: Callable[..., dict[str, Any]], controls: dict[str, Any], alt: str) -> Panel:
+    """A panel whose curves are ``state`` of the controls' values, recomputed whenever one of them moves."""
+
+    def values() -> dict[str, Any]:
+        return {key: control.value for key, control in controls.items()}
+
+    view = Curves(name=name, alt=alt, data=state(**values()))
+
+    def redraw(_: Any) -> None:
+        view.data = state(**values())
+
+    for control in controls.values():
+        control.add_class(f"ddpm-slider-{name}")
+        control.observe(redraw, "value")
+    return Panel(list(controls.values()), view, _static_curves(view.data), alt)
+
+
+def _static_curves(data: dict[str, Any]) -> bytes:
+    _, ax = plt.subplots(figsize=(6.4, 3.2))
+    for line in data["series"]:
+        ax.plot(line["x"], line["y"], color=line["colour"], ls="--" if line["dash"] else "-", label=line["label"])
+    ax.set(xlabel=data["xlabel"], ylabel=data["ylabel"], xlim=data["xlim"], ylim=data["ylim"])
+    ax.set_title(data["readout"])
+    ax.legend()
+    return plotting.png(ax)
+
+
+def _png(image: Tensor) -> bytes:
+    """A picture (C, H, W) in [-1, 1], clipped, as PNG bytes."""
+    buffer = io.BytesIO()
+    pixels = np.rint(plotting.to_display(image[None])[0] * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,693 @@
+"""Tests of the command line: what it writes, that runs go on exactly, and that bad input costs one line and no file."""
+
+import errno
+import json
+import math
+import os
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from ddpm_edu import __main__ as cli
+from ddpm_edu import data, sampling, schedules, training
+from ddpm_edu.data import Images
+from ddpm_edu.evaluate import bound, on_levels
+from ddpm_edu.sampling import Step
+from ddpm_edu.training import Record, load_checkpoint, load_weights
+from ddpm_edu.unet import UNet
+
+FILES = ["checkpoint.pt", "log.jsonl", "weights.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """--threads is a setting of the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs one command in this process: (exit status, stdout, stderr)."""
+
+    def run(*argv) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = cli.main([str(arg) for arg in argv])
+        except SystemExit as exit:  # argparse's own
+            status = exit.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """Runs a command that must be refused: exit status 2, nothing on stdout, the message as the only line of stderr."""
+
+    def run(*argv) -> str:
+        status, out, err = command(*argv)
+        assert status == 2 and out == ""
+        assert err.endswith("\n") and err.count("\n") == 1
+        assert err.startswith("python -m ddpm_edu") and ": error: " in err
+        return err.strip()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run of two steps on digits; copy it before changing it."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert cli.main(["train", "--steps", "2", "--batch", "8", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def run_folder(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_train_writes_checkpoint_ema_weights_and_log(command, tmp_path):
+    out = tmp_path / "a folder"
+    threads = torch.get_num_threads() + 1
+    status, printed, _ = command("train", "--steps", 3, "--batch", 8, "--seed", 5, "--threads", threads, "--out", out)
+    assert status == 0 and torch.get_num_threads() == threads
+    assert sorted(contents(out)) == FILES
+    state = load_checkpoint(out / "checkpoint.pt")
+    assert (state.step, state.config.steps, state.config.batch, state.config.seed) == (3, 3, 8, 5)
+    assert (state.config.preset, state.config.data) == ("digits", "digits")
+
+    model, schedule, card = load_weights(out / "weights.safetensors")
+    averages, raw = state.ema.model.state_dict(), state.model.state_dict()
+    assert all(torch.equal(value, averages[name]) for name, value in model.state_dict().items())
+    assert not torch.equal(averages["stem.weight"], raw["stem.weight"])
+    assert torch.equal(schedule.beta, schedules.cosine(200).beta)
+    lines = log_of(out)
+    assert [line["step"] for line in lines] == [3]
+    assert card["loss"] == lines[0]["loss"] and 0 < card["seconds"] < 60
+    wanted = {"data": "digits", "seed": 5, "steps": 3, "batch": 8, "images_seen": 24, "device": "cpu", "lr": 0.002}
+    assert wanted.items() <= card.items() and card["torch"] == torch.__version__
+
+    assert "after step 3 of 3" in printed and all(str(out / name) in printed for name in FILES)
+    assert "To go on" not in printed
+    follow_up = next(line for line in printed.splitlines() if line.startswith("To see images: python -m ddpm_edu "))
+    args = cli.parser().parse_args(shlex.split(follow_up.split("ddpm_edu ", 1)[1]))
+    assert args.run is cli.sample_command and args.weights == out / "weights.safetensors" and args.steps is None
+
+
+def test_log_lines_give_the_mean_loss_by_tenths_of_the_chain(trained):
+    state = load_checkpoint(trained / "checkpoint.pt")  # T = 200: bins of 20 steps
+    state.seconds = 1.23456
+    norm = torch.tensor(1.0)
+    records = [
+        Record(1, torch.tensor([1, 20, 21]), torch.tensor([1.0, 3.0, 10.0]), norm, 0.1),
+        Record(2, torch.tensor([200, 181, 180]), torch.tensor([5.0, 6.0, 8.0]), norm, 0.2),
+    ]
+    assert cli.log_line(state, records) == {
+        "step": 2,
+        "images": 16,
+        "seconds": 1.235,
+        "loss": pytest.approx(33 / 6),
+        "loss_by_t": [2.0, 10.0, None, None, None, None, None, None, 8.0, 5.5],
+        "lr": 0.2,
+    }
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "LOG_EVERY", 2)
+    flags = ["--batch", 8, "--seed", 1]
+    assert command("train", "--steps", 5, *flags, "--out", tmp_path / "straight")[0] == 0
+    assert command("train", "--steps", 2, *flags, "--out", tmp_path / "parts")[0] == 0
+    torch.rand(5)
+    status, printed, bar = command("train", "--steps", 5, "--out", tmp_path / "parts", "--resume")
+    assert status == 0 and "Going on after step 2" in printed and "5/5" in bar
+    straight, parts = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("straight", "parts"))
+    assert all(map(torch.equal, straight.state_dict().values(), parts.state_dict().values()))
+    a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("straight", "parts"))
+    assert all(map(torch.equal, a.model.state_dict().values(), b.model.state_dict().values()))
+    assert torch.equal(a.generator.get_state(), b.generator.get_state()) and a.step == b.step == 5
+    drop_time = [[{**line, "seconds": 0} for line in log_of(tmp_path / name)] for name in ("straight", "parts")]
+    assert drop_time[0] == drop_time[1] and [line["step"] for line in drop_time[0]] == [2, 4, 5]
+
+
+def test_resuming_a_finished_run_changes_nothing(command, run_folder):
+    before = contents(run_folder)
+    (run_folder / "weights.safetensors").unlink()
+    status, printed, _ = command("train", "--out", run_folder, "--resume")
+    assert status == 0 and "after step 2 of 2" in printed
+    after = contents(run_folder)
+    assert after["log.jsonl"] == before["log.jsonl"]
+    tensors = [safetensors.torch.load(c["weights.safetensors"]) for c in (before, after)]
+    assert all(torch.equal(tensors[1][name], value) for name, value in tensors[0].items())
+    assert load_weights(run_folder / "weights.safetensors")[2]["loss"] == log_of(run_folder)[-1]["loss"]
+
+
+def test_lines_ahead_of_the_checkpoint_and_torn_ones_leave_the_log(command, run_folder):
+    """The machine went down after the log was written and before the checkpoint was, or within a line."""
+    kept = log_of(run_folder)
+    ahead = {**kept[-1], "step": 3}
+    with open(run_folder / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(ahead) + "\n" + json.dumps(ahead)[:40])
+    assert command("train", "--steps", 4, "--out", run_folder, "--resume")[0] == 0
+    lines = log_of(run_folder)
+    assert lines[:-1] == kept and [line["step"] for line in lines] == [2, 4]
+    with open(run_folder / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 4, "ima')
+    assert command("train", "--steps", 4, "--out", run_folder, "--resume")[0] == 0
+    assert log_of(run_folder) == lines
+
+
+def test_a_new_run_starts_a_new_log(command, tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "of": "another run that never came to a checkpoint"}\n')
+    assert command("train", "--steps", 1, "--batch", 4, "--out", tmp_path)[0] == 0
+    assert [set(line) for line in log_of(tmp_path)] == [{"step", "images", "seconds", "loss", "loss_by_t", "lr"}]
+
+
+def test_the_time_budget_ends_a_run_with_everything_written(command, tmp_path, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(cli.time, "perf_counter", lambda: float(next(clock)))
+    flags = ["--steps", 500, "--batch", 2, "--time-budget", 20, "--out", tmp_path]
+    status, printed, _ = command("train", *flags)
+    step = load_checkpoint(tmp_path / "checkpoint.pt").step
+    assert status == 0 and 0 < step < 20 and f"after step {step} of 500" in printed
+    assert sorted(contents(tmp_path)) == FILES and log_of(tmp_path)[-1]["step"] == step
+    assert f"To go on:     python -m ddpm_edu train --out {tmp_path} --resume" in printed
+    status, printed, _ = command("train", "--time-budget", 20, "--out", tmp_path, "--resume")
+    assert status == 0 and load_checkpoint(tmp_path / "checkpoint.pt").step > step
+
+
+def interrupting(monkeypatch, at: int, times: int) -> None:
+    """Ctrl-C reaches the process while step `at` is being computed."""
+    original = training.loss_simple
+    calls = iter(range(1, 1000))
+
+    def loss_simple(*args):
+        if next(calls) == at:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return original(*args)
+
+    monkeypatch.setattr(training, "loss_simple", loss_simple)
+
+
+def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(command, tmp_path, monkeypatch):
+    usual = signal.getsignal(signal.SIGINT)
+    interrupting(monkeypatch, at=3, times=1)
+    status, printed, _ = command("train", "--steps", 100, "--batch", 4, "--out", tmp_path / "run")
+    assert status == 130 and "after step 3 of 100" in printed and "--resume" in printed
+    assert signal.getsignal(signal.SIGINT) is usual
+    monkeypatch.undo()
+    assert command("train", "--steps", 4, "--out", tmp_path / "run", "--resume")[0] == 0
+    assert command("train", "--steps", 4, "--batch", 4, "--out", tmp_path / "straight")[0] == 0
+    a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("run", "straight"))
+    assert all(map(torch.equal, a.model.state_dict().values(), b.model.state_dict().values()))
+
+
+def test_a_second_ctrl_c_stops_at_once(command, run_folder, monkeypatch):
+    usual, before = signal.getsignal(signal.SIGINT), (run_folder / "checkpoint.pt").read_bytes()
+    interrupting(monkeypatch, at=2, times=2)
+    status, _, err = command("train", "--steps", 100, "--out", run_folder, "--resume")
+    assert status == 130 and err.splitlines()[-1].endswith("error: interrupted") and "Traceback" not in err
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert (run_folder / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_long_run_is_saved_now_and_then(command, tmp_path, monkeypatch):
+    saved = []
+    original = cli.save_checkpoint
+    monkeypatch.setattr(cli, "save_checkpoint", lambda path, state: (saved.append(state.step), original(path, state)))
+    monkeypatch.setattr(cli, "SAVE_EVERY", 0.0)
+    assert command("train", "--steps", 3, "--batch", 2, "--out", tmp_path / "often")[0] == 0
+    assert saved[:3] == [1, 2, 3]
+    assert [line["step"] for line in log_of(tmp_path / "often")] == [1, 2, 3], "a line never straddles a checkpoint"
+    saved.clear()
+    clock = iter(range(10**6))  # four readings for each step, two of them in `train`
+    monkeypatch.setattr(cli.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(cli, "SAVE_EVERY", 10.0)
+    assert command("train", "--steps", 9, "--batch", 2, "--out", tmp_path / "sometimes")[0] == 0
+    assert saved[-1] == 9 and len(saved) >= 3 and all(b - a >= 2 for a, b in pairwise(saved[:-1]))
+    saved.clear()
+    monkeypatch.setattr(cli, "SAVE_EVERY", 1000.0)
+    assert command("train", "--steps", 3, "--batch", 2, "--out", tmp_path / "once")[0] == 0
+    assert saved == [3]
+
+
+def test_a_schedule_file_replaces_that_of_the_preset(command, tmp_path):
+    s = schedules.linear(30, 0.01, 0.2)
+    (tmp_path / "s.json").write_text(schedules.to_json(s))
+    flags = ["--schedule", tmp_path / "s.json", "--out", tmp_path / "run"]
+    assert command("train", *flags, "--steps", 1, "--batch", 2)[0] == 0
+    assert torch.equal(load_weights(tmp_path / "run" / "weights.safetensors")[1].beta, s.beta)
+    assert command("train", *flags, "--steps", 2, "--batch", 2, "--seed", 0, "--data", "digits", "--resume")[0] == 0
+
+
+def test_cifar10_gets_the_small_preset_and_a_short_next_command(command, tmp_path, monkeypatch):
+    u8 = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures = Images(u8, torch.zeros(4, dtype=torch.int64), "cifar10", data.CIFAR10_CLASSES)
+    monkeypatch.setattr(data, "load", lambda name, split: {("cifar10", "train"): pictures}[name, split])
+    monkeypatch.chdir(tmp_path)
+    status, printed, _ = command("train", "--data", "cifar10", "--steps", 1, "--batch", 2)
+    assert status == 0 and sorted(contents(tmp_path / "runs" / "cifar10-small")) == FILES
+    assert "images of cifar10" in printed and "T = 1000" in printed and "--steps 50 --out" in printed
+    model = load_weights(tmp_path / "runs" / "cifar10-small" / "weights.safetensors")[0]
+    assert (model.config["image_size"], model.config["channels"]) == (32, 3)
+
+
+# --- presets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10-small"])
+def test_presets_are_complete_and_fit_their_data(name):
+    config = cli.preset(name)
+    raw = json.loads((resources.files("ddpm_edu") / "presets" / f"{name}.json").read_text(encoding="utf-8"))
+    training_fields = ["steps", "batch", "lr", "warmup", "clip", "ema_decay", "flip"]
+    assert list(raw) == ["data", "network", "schedule", *training_fields]
+    assert [getattr(config, field) for field in training_fields] == [raw[field] for field in training_fields]
+    family = getattr(schedules, raw["schedule"]["family"])
+    assert torch.equal(config.schedule.beta, family(raw["schedule"]["T"]).beta)
+    assert (config.preset, config.data, config.seed) == (name, raw["data"], 0)
+    shape = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}[config.data]
+    assert UNet(**config.network)(torch.zeros(1, *shape), torch.tensor([1])).shape == (1, *shape)
+    assert config.flip == (config.data == "cifar10"), "a mirrored 2 is no digit"
+
+
+def test_preset_names_are_the_files():
+    folder = Path(cli.__file__).parent / "presets"
+    assert cli.preset_names() == sorted(path.stem for path in folder.glob("*.json"))
+    assert set(cli.DEFAULT_PRESET.values()) <= set(cli.preset_names())
+
+
+# --- bad input to train -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--steps", "0"], "argument --steps: expected a whole number >= 1, got '0'"),
+        (["--steps", "many"], "argument --steps: expected a whole number >= 1, got 'many'"),
+        (["--batch", "0"], "argument --batch: expected a whole number >= 1, got '0'"),
+        (["--batch", "1.5"], "argument --batch: expected a whole number >= 1, got '1.5'"),
+        (["--seed", "-1"], "argument --seed: expected a whole number >= 0, got '-1'"),
+        (["--seed", str(2**63)], "argument --seed: expected a whole number"),
+        (["--threads", "0"], "argument --threads: expected a whole number >= 1, got '0'"),
+        (["--time-budget", "0"], "argument --time-budget: expected a number of seconds > 0, got '0'"),
+        (["--time-budget", "nan"], "argument --time-budget: expected a number of seconds > 0, got 'nan'"),
+        (["--time-budget", "soon"], "argument --time-budget: expected a number of seconds > 0, got 'soon'"),
+        (["--data", "mnist"], "argument --data: invalid choice: 'mnist' (choose from "),
+        (["--preset", "huge"], "argument --preset: expected one of cifar10-small, digits, got 'huge'"),
+        (["--preset", "../digits"], "argument --preset: expected one of cifar10-small, digits, got '../digits'"),
+        (["--preset", "digits", "--data", "cifar10"], "argument --data: preset digits trains on digits, got cifar10"),
+        (["--step", "3"], "unrecognized arguments"),
+        (["--resume"], "checkpoint.pt: expected a checkpoint, found no such file"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_is_written(refused, tmp_path, flags, said):
+    assert said in refused("train", *flags, "--out", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not json", "not valid JSON"),
+        ('{"format": "ddpm_edu.schedule/1", "T": 1}', "'betas'"),
+        ('{"format": "ddpm_edu.schedule/1", "T": 1, "betas": [0.1], "name": 1}', "'name'"),
+        ('{"format": "ddpm_edu.schedule/1", "T": 2, "betas": [0.1, 1.5]}', "beta_2 = 1.5"),
+        (b"\xff\xfe\x00", "codec can't decode"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_wrong_schedule_file_is_refused(refused, tmp_path, text, said):
+    path = tmp_path / "s.json"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    error = refused("train", "--schedule", path, "--out", tmp_path / "run")
+    assert "argument --schedule: " in error and str(path) in error and said in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.safetensors"])
+def test_a_run_is_never_overwritten(refused, run_folder, name):
+    for other in set(FILES) - {name}:
+        (run_folder / other).unlink()
+    before = contents(run_folder)
+    error = refused("train", "--steps", 1, "--out", run_folder)
+    assert f"argument --out: {run_folder / name} exists: give --resume" in error
+    assert contents(run_folder) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "cifar10"], "argument --data: {} was made with digits, got cifar10"),
+        (["--preset", "cifar10-small"], "argument --preset: {} was made with digits, got cifar10-small"),
+        (["--batch", "16"], "argument --batch: {} was made with 8, got 16"),
+        (["--seed", "1"], "argument --seed: {} was made with 0, got 1"),
+        (["--schedule", "s.json"], "argument --schedule: {} was made with another one, got s.json"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(refused, run_folder, monkeypatch, flags, said):
+    monkeypatch.chdir(run_folder.parent)
+    Path("s.json").write_text(schedules.to_json(schedules.cosine(201)))
+    before = contents(run_folder)
+    assert said.format(run_folder / "checkpoint.pt") in refused(
+        "train", "--steps", 3, *flags, "--out", run_folder, "--resume"
+    )
+    assert contents(run_folder) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "weights"])
+def test_a_damaged_checkpoint_is_refused_and_left_alone(refused, run_folder, damage):
+    path = run_folder / "checkpoint.pt"
+    whole = path.read_bytes()
+    weights = (run_folder / "weights.safetensors").read_bytes()
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "foreign": b"hello", "weights": weights}[damage])
+    before = contents(run_folder)
+    error = refused("train", "--steps", 3, "--out", run_folder, "--resume")
+    assert f"{path}: not a whole checkpoint" in error
+    assert contents(run_folder) == before
+
+
+def test_missing_data_is_said_before_anything_is_written(refused, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_EDU_DATA", str(tmp_path / "nothing"))
+    error = refused("train", "--data", "cifar10", "--out", tmp_path / "run")
+    assert "get it with `python -m ddpm_edu data cifar10`" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("below", ["file", "file/deeper"])
+def test_a_folder_that_cannot_be_made_is_refused(refused, tmp_path, below):
+    (tmp_path / "file").write_text("here first")
+    error = refused("train", "--steps", 1, "--out", tmp_path / below)
+    assert f"argument --out: expected a folder to write in, got {tmp_path / below}" in error
+    assert (tmp_path / "file").read_text() == "here first"
+
+
+def test_no_space_left_is_one_line_and_the_old_checkpoint_stays(command, run_folder, monkeypatch):
+    before = contents(run_folder)
+
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cli, "cut_log", lambda path, step: log_of(run_folder))
+    monkeypatch.setattr(os, "fsync", no_space)
+    status, _, err = command("train", "--steps", 4, "--out", run_folder, "--resume")
+    assert status == 2 and "Traceback" not in err
+    assert err.splitlines()[-1] == (
+        f"python -m ddpm_edu train: error: {run_folder / 'checkpoint.pt'}: No space left on device"
+    )
+    after = contents(run_folder)
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in ("checkpoint.pt", "weights.safetensors"))
+    monkeypatch.undo()
+    assert command("train", "--steps", 4, "--out", run_folder, "--resume")[0] == 0
+    assert [line["step"] for line in log_of(run_folder)] == [2, 4], "the line of the failed try is gone"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_on_a_full_disk_is_one_line(command, run_folder, monkeypatch):
+    before = (run_folder / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(cli, "cut_log", lambda path, step: [])
+    (run_folder / "log.jsonl").unlink()
+    (run_folder / "log.jsonl").symlink_to("/dev/full")
+    status, _, err = command("train", "--steps", 4, "--out", run_folder, "--resume")
+    assert status == 2 and "Traceback" not in err and "No space left on device" in err.splitlines()[-1]
+    assert (run_folder / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_run_that_diverges_does_not_replace_its_checkpoint(command, run_folder, monkeypatch):
+    before = contents(run_folder)
+    monkeypatch.setattr(training, "loss_simple", lambda s, net, x0, t, eps: net(x0, t).flatten(1).mean(1) * math.nan)
+    status, _, err = command("train", "--steps", 4, "--out", run_folder, "--resume")
+    assert status == 2 and "the loss is no longer finite at step 4" in err.splitlines()[-1]
+    assert contents(run_folder) == before
+
+
+# --- sample -----------------------------------------------------------------------------------------------------------
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.array(image)
+
+
+def final(chain) -> np.ndarray:
+    return data.to_uint8(list(chain)[-1].x).numpy()
+
+
+@pytest.mark.parametrize("steps", [None, 200, 7])
+def test_sample_writes_a_grid_of_what_the_sampler_gives(command, trained, tmp_path, steps):
+    weights = trained / "weights.safetensors"
+    flags = [] if steps is None else ["--steps", steps]
+    status, printed, _ = command(
+        "sample", "--weights", weights, "--n", 5, "--seed", 3, *flags, "--out", tmp_path / "g.png"
+    )
+    assert status == 0 and str(tmp_path / "g.png") in printed
+    model, s, _ = load_weights(weights)
+    g = torch.Generator().manual_seed(3)
+    if steps == 7:
+        want = final(sampling.ddim(s, model, (5, 1, 8, 8), steps=7, generator=g, clip_x0=True))
+        assert "DDIM" in printed
+    else:
+        want = final(sampling.sample(s, model, (5, 1, 8, 8), generator=g, clip_x0=True))
+        assert "Algorithm 2" in printed
+    got = picture(tmp_path / "g.png")
+    cell = 64 + 4
+    assert got.shape == (2 * cell, 3 * cell)
+    for k in range(5):
+        row, column = divmod(k, 3)
+        tile = got[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
+        assert (tile[:2] == 255).all() and (tile[:, -2:] == 255).all()
+        assert np.array_equal(tile[2:-2, 2:-2], np.kron(want[k, 0], np.ones((8, 8), np.uint8)))
+    assert (got[cell:, 2 * cell :] == 255).all()
+
+
+def test_grid_keeps_the_colours():
+    x = torch.full((1, 3, 32, 32), -1.0)
+    x[:, 0, :, :16] = 1.0  # red on the left
+    x[:, 2, 16:] = 1.0  # blue below
+    got = np.array(cli.grid(x))
+    assert got.shape == (68, 68, 3)
+    assert got[10, 10].tolist() == [255, 0, 0] and got[10, 60].tolist() == [0, 0, 0]
+    assert got[60, 10].tolist() == [255, 0, 255] and got[60, 60].tolist() == [0, 0, 255]
+
+
+def test_sample_defaults_to_64_images_and_seed_0(command, trained, tmp_path):
+    flags = ["--weights", trained / "weights.safetensors", "--steps", 2]
+    for name, more in (("a", []), ("b", ["--seed", 0, "--n", 64]), ("c", ["--seed", 1])):
+        assert command("sample", *flags, *more, "--out", tmp_path / "new" / f"{name}.png")[0] == 0
+    a, b, c = (picture(tmp_path / "new" / f"{name}.png") for name in "abc")
+    assert a.shape == (8 * 68, 8 * 68)
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_chain_writes_x_t_above_predicted_x0_with_t_below(command, trained, tmp_path, monkeypatch):
+    figures = []
+    original = cli.strip
+    monkeypatch.setattr(cli, "strip", lambda frames: figures.append((frames, original(frames))) or figures[-1][1])
+    weights = trained / "weights.safetensors"
+    status, _, _ = command(
+        "sample", "--weights", weights, "--chain", "--n", 2, "--seed", 4, "--out", tmp_path / "c.png"
+    )
+    assert status == 0 and picture(tmp_path / "c.png").shape[1] > 1000
+    frames, figure = figures[0]
+    times = [200, 180, 160, 140, 120, 100, 80, 60, 40, 20, 0]
+    assert [step.t for step in frames] == times
+    model, s, _ = load_weights(weights)
+    g = torch.Generator().manual_seed(4)
+    by_time = {step.t: step for step in sampling.sample(s, model, (2, 1, 8, 8), generator=g, clip_x0=True)}
+    axes = np.array(figure.axes).reshape(4, 11)
+    for column, t in enumerate(times):
+        for image in range(2):
+            above, below = axes[2 * image, column], axes[2 * image + 1, column]
+            assert below.get_xlabel() == f"t = {t}" and above.get_xlabel() == ""
+            for ax, x in ((above, by_time[t].x), (below, by_time[t].x0_hat)):
+                shown = ax.images[0]
+                assert np.array_equal(np.squeeze(shown.get_array()), data.to_uint8(x[image, 0]).numpy())
+                assert shown.get_clim() == (0, 255) and shown.get_cmap().name == "gray"
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["$x_t$", "predicted $x_0$"] * 2
+
+
+def test_chain_shows_four_images_and_the_times_that_ddim_visits(command, trained, tmp_path, monkeypatch):
+    seen = []
+    original = cli.strip
+    monkeypatch.setattr(cli, "strip", lambda frames: seen.extend(frames) or original(frames))
+    flags = ["--weights", trained / "weights.safetensors", "--chain", "--steps", 4]
+    assert command("sample", *flags, "--out", tmp_path / "c.png")[0] == 0
+    assert [step.t for step in seen] == [200, 150, 100, 50, 0] and len(seen[0].x) == 4
+    assert all(step.x0_hat.abs().max() <= 1 for step in seen), "x0_hat of this untrained net is large unless clipped"
+
+
+def test_strip_clips_colours_for_display():
+    x = torch.tensor([-3.0, 0.0, 3.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
+    figure = cli.strip([Step(9, x, -x)])
+    above, below = (ax.images[0].get_array()[0, 0].tolist() for ax in figure.axes)
+    assert above == [0, 128, 255] and below == [255, 128, 0]
+    assert figure.axes[1].get_xlabel() == "t = 9"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--steps", "201"], "argument --steps: expected at most the 200 steps of"),
+        (["--steps", "0"], "argument --steps: expected a whole number >= 1, got '0'"),
+        (["--n", "0"], "argument --n: expected a whole number >= 1, got '0'"),
+        (["--out", "picture.jpg"], "argument --out: expected a name that ends in .png, got 'picture.jpg'"),
+        (["--out", "file/deeper/g.png"], "argument --out: expected a folder to write in, got file/deeper"),
+        (["--weights", "missing"], "missing: expected a weights file, found no such file"),
+        (["--weights", "file"], "file: not a whole weights file of this package"),
+        (["--weights", "truncated"], "truncated: not a whole weights file of this package"),
+        (["--weights", "pickle"], "pickle: not a whole weights file of this package"),
+    ],
+)
+def test_sample_refuses_bad_input(refused, trained, tmp_path, monkeypatch, flags, said):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("here first")
+    whole = (trained / "weights.safetensors").read_bytes()
+    Path("truncated").write_bytes(whole[: len(whole) // 2])
+    shutil.copy(trained / "checkpoint.pt", "pickle")
+    before = contents(tmp_path)
+    error = refused("sample", "--weights", trained / "weights.safetensors", "--out", "g.png", *flags)
+    assert said in error
+    assert contents(tmp_path) == before
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(command, trained, tmp_path, monkeypatch):
+    out = tmp_path / "g.png"
+    flags = ["--weights", trained / "weights.safetensors", "--n", 1, "--steps", 1, "--out", out]
+    assert command("sample", *flags)[0] == 0
+    before = contents(tmp_path)
+
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    status, _, err = command("sample", *flags, "--seed", 1)
+    assert status == 2 and err.splitlines()[-1].endswith(f"error: {out}: No space left on device")
+    assert contents(tmp_path) == before
+
+
+# --- evaluate, data ---------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_and_writes_the_bound_of_the_test_images(command, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "EVALUATION_DRAWS", 3)
+    weights, report = trained / "weights.safetensors", tmp_path / "new" / "e.json"
+    status, printed, _ = command("evaluate", "--weights", weights, "--data", "digits", "--n", 6, "--json", report)
+    model, s, card = load_weights(weights)
+    x0 = on_levels(data.digits("test").images[:6], 17)
+    want = bound(s, model, x0, generator=torch.Generator().manual_seed(0), draws=3, bins=17)
+    assert status == 0
+    assert printed.startswith(f"{want.total:.3f} +- {want.std_error:.3f} bits/dim on 6 test images of digits with 17")
+    got = json.loads(report.read_text(encoding="utf-8"))
+    terms = {"L_T": want.L_T, "L_t": want.L_t, "L_0": want.L_0, "total": want.total, "std_error": want.std_error}
+    assert got == {"data": "digits", "levels": 17, "draws": 3, "n": 6, "card": card, **terms}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--n", "1"], "argument --n: expected a whole number >= 2, got '1'"),
+        (["--n", "360"], "argument --n: expected at most the 359 test images of digits, got 360"),
+        (["--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
+        (["--weights", "missing"], "missing: expected a weights file, found no such file"),
+        (["--json", "file/e.json"], "argument --json: expected a folder to write in, got file"),
+    ],
+)
+def test_evaluate_refuses_bad_input(refused, trained, tmp_path, monkeypatch, flags, said):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("here first")
+    assert said in refused("evaluate", "--weights", trained / "weights.safetensors", "--data", "digits", *flags)
+    assert contents(tmp_path) == {"file": b"here first"}
+
+
+def test_evaluate_refuses_images_of_another_shape(refused, trained, monkeypatch):
+    u8 = torch.zeros(9, 3, 32, 32, dtype=torch.uint8)
+    monkeypatch.setattr(data, "load", lambda name, split: Images(u8, torch.zeros(9, dtype=torch.int64), name, ("a",)))
+    error = refused("evaluate", "--weights", trained / "weights.safetensors", "--data", "cifar10", "--n", "9")
+    assert "argument --data: " in error and "is for images (1, 8, 8), got cifar10 (3, 32, 32)" in error
+
+
+def test_data_downloads_and_says_where_it_is(command, refused, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(data, "download_cifar10", lambda folder=None: asked.append(folder) or tmp_path / "there")
+    status, printed, _ = command("data", "cifar10", "--dir", tmp_path)
+    assert status == 0 and f"CIFAR-10 is in {tmp_path / 'there'}." in printed
+    assert f"export DDPM_EDU_DATA={tmp_path}" in printed
+    assert command("data", "cifar10") == (0, f"CIFAR-10 is in {tmp_path / 'there'}.\n", "")
+    assert asked == [tmp_path, None]
+
+    def fails(folder=None):
+        raise ValueError("no source worked:\nfirst; second")
+
+    monkeypatch.setattr(data, "download_cifar10", fails)
+    assert refused("data", "cifar10").endswith("error: no source worked: first; second")
+    assert "invalid choice: 'imagenet'" in refused("data", "imagenet")
+
+
+# --- help and the whole way -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "data"])
+def test_help_shows_an_example_that_works(command, name):
+    status, printed, _ = command(name, "--help")
+    assert status == 0
+    example = printed.split("example:\n")[1].strip()
+    assert example.startswith(f"python -m ddpm_edu {name} ")
+    assert cli.parser().parse_args(example.split()[3:]).command == name
+    assert status == 0 and f"{name} " in command("--help")[1]
+
+
+def test_no_command_is_refused(refused):
+    assert "required: command" in refused()
+
+
+def test_the_whole_way_in_fresh_processes(tmp_path):
+    def run(*argv) -> subprocess.CompletedProcess:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "ddpm_edu", *argv], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    assert run("train", "--steps", "4", "--out", "first").returncode == 0
+    weights = "first/weights.safetensors"
+    assert run("sample", "--weights", weights, "--n", "4", "--out", "g.png").returncode == 0
+    assert run("sample", "--weights", weights, "--chain", "--out", "c.png").returncode == 0
+    assert run("evaluate", "--weights", weights, "--data", "digits", "--n", "4").stdout.count("bits/dim") == 1
+    assert picture(tmp_path / "g.png").shape == (136, 136) and picture(tmp_path / "c.png").ndim == 3
+
+
+def test_the_exit_status_reaches_the_shell(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["ddpm_edu", "train", "--resume", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(cli.__file__, run_name="__main__")
+    assert exit.value.code == 2

@@ -1,0 +1,101 @@
+"""Sliders without a browser: each state function against the maths, swept at minimum, middle and maximum."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_edu import schedules, widgets
+
+LINEAR = schedules.linear()
+PICTURE = torch.linspace(-1, 1, 3 * 8 * 8, dtype=torch.float64).reshape(3, 8, 8)
+NOISE = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("t", [1, 500, 1000])
+def test_noised_is_the_closed_form(t):
+    xt, text = widgets.noised(LINEAR, PICTURE, NOISE, t)
+    alpha_bar = math.prod(1 - LINEAR.beta[k].item() for k in range(1, t + 1))
+    want = math.sqrt(alpha_bar) * PICTURE + math.sqrt(1 - alpha_bar) * NOISE
+    torch.testing.assert_close(xt, want, rtol=1e-10, atol=1e-12)
+    db = 10 * math.log10(alpha_bar / (1 - alpha_bar))
+    assert f"t = {t}:" in text and f"{math.sqrt(alpha_bar):.3f} × picture" in text
+    assert f"{math.sqrt(1 - alpha_bar):.3f} × noise" in text and f"{db:.1f} dB".replace("-", "−") in text
+
+
+def test_noised_at_0_is_the_picture():
+    xt, text = widgets.noised(LINEAR, PICTURE, NOISE, 0)
+    assert torch.equal(xt, PICTURE) and "the picture itself" in text
+
+
+@pytest.mark.parametrize("t", [-1, 1001])
+def test_noised_refuses_other_times(t):
+    with pytest.raises(ValueError, match=r"t: expected 0\.\.1000"):
+        widgets.noised(LINEAR, PICTURE, NOISE, t)
+
+
+def test_noise_slider_holds_one_frame_for_every_position():
+    panel = widgets.noise_slider(LINEAR, PICTURE, NOISE)
+    slider, view = panel.children
+    positions = list(range(slider.min, slider.max + 1, slider.step))
+    assert view.values == positions and positions[0] == 0 and positions[-1] == 1000
+    assert len(view.frames) == len(view.readouts) == len(positions)
+    for k in (0, len(positions) // 2, len(positions) - 1):
+        xt, text = widgets.noised(LINEAR, PICTURE, NOISE, positions[k])
+        assert view.readouts[k] == text
+        shown = np.asarray(Image.open(io.BytesIO(view.frames[k])), dtype=float)
+        want = (xt.clamp(-1, 1).permute(1, 2, 0).numpy() + 1) * 127.5
+        assert np.abs(shown - want).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("T", [10, 500, 1000])
+@pytest.mark.parametrize("beta_T", [0.005, 0.15, 0.3])
+def test_schedule_curves_are_the_shares_of_signal_and_noise(T, beta_T):
+    data = widgets.schedule_curves(T, beta_T)
+    signal, noise = data["series"]
+    alpha_bar, at_time = 1.0, {0: 1.0}
+    for t in range(1, T + 1):
+        alpha_bar *= 1 - (1e-4 + (beta_T - 1e-4) * (t - 1) / (T - 1))
+        at_time[t] = alpha_bar
+    for x, y_signal, y_noise in zip(signal["x"], signal["y"], noise["y"], strict=True):
+        want = at_time[round(x * T)]
+        assert y_signal == pytest.approx(math.sqrt(want), rel=1e-9)
+        assert y_noise == pytest.approx(math.sqrt(1 - want), rel=1e-9, abs=1e-12)
+    assert signal["x"][0] == 0 and signal["x"][-1] == 1
+    nats = 0.5 * (alpha_bar * (1 / 3 - 1) - math.log1p(-alpha_bar))
+    assert data["verdict"]["good"] == (nats / math.log(2) < 1e-3)
+    assert ("x_T is not noise" in data["verdict"]["text"]) != data["verdict"]["good"]
+    assert f"ᾱ_T = {alpha_bar:.2g}" in data["readout"] and f"{nats / math.log(2):.2g} bits/dim" in data["readout"]
+
+
+def test_schedule_slider_redraws_at_minimum_middle_and_maximum():
+    panel = widgets.schedule_slider()
+    T, beta_T, view = panel.children
+    assert view.data == widgets.schedule_curves(1000, 0.02)
+    for value in (T.min, 500, T.max):
+        T.value = value
+        assert view.data == widgets.schedule_curves(value, beta_T.value)
+    T.value = 50
+    for value in (beta_T.min, 0.15, beta_T.max):
+        beta_T.value = value
+        assert view.data == widgets.schedule_curves(50, value)
+
+
+@pytest.mark.parametrize("make", [widgets.schedule_slider, lambda: widgets.noise_slider(LINEAR, PICTURE, NOISE)])
+def test_panels_fall_back_to_a_picture_with_alt_text(make):
+    panel = make()
+    data, metadata = panel._repr_mimebundle_()
+    assert Image.open(io.BytesIO(data["image/png"])).size[0] > 200
+    assert metadata["image/png"]["alt"] == data["text/plain"] != ""
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+@pytest.mark.parametrize("make", [widgets.schedule_slider, lambda: widgets.noise_slider(LINEAR, PICTURE, NOISE)])
+def test_controls_and_views_carry_the_classes_that_the_browser_test_looks_for(make):
+    *controls, view = make().children
+    for control in controls:
+        assert f"ddpm-slider-{view.name}" in control._dom_classes
+        assert control.description and control.continuous_update
