@@ -70,7 +70,8 @@ def check_mean(eq: str, samples: Any, want: float, wrong: dict[str, float]) -> N
 
     ``samples`` are independent draws (1-D, at least 100, not all equal). ``wrong`` names at least one value that a
     likely mistake would give; the check fails if the sample mean is nearer than 8 standard errors to any of them, so
-    that a check without power cannot pass. Raises CheckFailed; ValueError where ``wrong`` is empty.
+    that a check without power cannot pass. Each one rejected gets a line below the first. Raises CheckFailed; ValueError
+    where ``wrong`` is empty.
     """
     if not wrong:
         raise ValueError("wrong: expected at least one named wrong value, for example {'variance not halved': 2.0}")
@@ -82,14 +83,14 @@ def check_mean(eq: str, samples: Any, want: float, wrong: dict[str, float]) -> N
     away = {name: abs(mean - value) / se for name, value in wrong.items()}
     weakest = min(away, key=lambda name: away[name])
     text = f"{mean:.4f}, want {want:.4f}, {z:+.1f} s.e."
-    rejects = f"rejects {wrong[weakest]:.4f} ({weakest}) by {away[weakest]:.0f}"
     if not abs(z) <= AGREE:
         nearest = f"; {wrong[weakest]:.4f} ({weakest}) is nearer" if away[weakest] < abs(z) else ""
         _record(eq, False, f"{text}, more than {AGREE:.0f}{nearest}")
     elif not away[weakest] >= REJECT:
         _record(eq, False, f"no power: cannot tell {want:.4f} from {wrong[weakest]:.4f} ({weakest}), take more samples")
     else:
-        _record(eq, True, f"{text}; {rejects}")
+        rejected = [f"rejects {wrong[name]:.4f}, {away[name]:.0f} s.e. away: {name}" for name in wrong]
+        _record(eq, True, f"\n{'':52}".join([text, *rejected]))
 
 
 def exercise(number: str, student: Callable[..., Any], strict: bool = False) -> None:

@@ -16,8 +16,8 @@ class Exercise:
     tol: float = 1e-9
 
 
-def _jump(alpha_bar_s: float, alpha_bar_t: float) -> tuple[float, float]:
-    return math.sqrt(alpha_bar_t / alpha_bar_s), 1 - alpha_bar_t / alpha_bar_s
+def _jump(alpha_bar_r: float, alpha_bar_t: float) -> tuple[float, float]:
+    return math.sqrt(alpha_bar_t / alpha_bar_r), 1 - alpha_bar_t / alpha_bar_r
 
 
 def _noisy(x0: float, alpha_bar_t: float, eps: float) -> float:
@@ -35,11 +35,11 @@ EXERCISES = {
     "03.1": Exercise(
         _jump,
         [
-            {"alpha_bar_s": 1.0, "alpha_bar_t": 0.64},
-            {"alpha_bar_s": 0.8, "alpha_bar_t": 0.2},
-            {"alpha_bar_s": 0.5, "alpha_bar_t": 0.49},
+            {"alpha_bar_r": 1.0, "alpha_bar_t": 0.64},
+            {"alpha_bar_r": 0.8, "alpha_bar_t": 0.2},
+            {"alpha_bar_r": 0.5, "alpha_bar_t": 0.49},
         ],
-        hint="the steps s + 1 to t multiply to alpha_bar_t / alpha_bar_s: put that into (3.9)",
+        hint="the steps r + 1 to t multiply to alpha_bar_t / alpha_bar_r: put that into (3.9)",
     ),
     "03.2": Exercise(
         _noisy,

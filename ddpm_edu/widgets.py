@@ -73,16 +73,15 @@ def noised(s: Schedule, x0: Tensor, eps: Tensor, t: int) -> tuple[Tensor, str]:
     xt = gaussian.q_sample(s, x0, t, eps) if t else x0
     if t == 0:
         return xt, "t = 0: the picture itself"
-    db = 10 * math.log10(alpha_bar / (1 - alpha_bar))
     signal, noise = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-    return xt, f"t = {t}: {signal:.3f} × picture + {noise:.3f} × noise, SNR {db:.1f} dB".replace("-", "−")
+    return xt, f"t = {t}: {signal:.3f} × picture + {noise:.3f} × noise, SNR {_db(s, t)}"
 
 
 def noise_slider(s: Schedule, x0: Tensor, eps: Tensor, name: str = "noise", frames: int = 50) -> Panel:
     """A slider over t on a picture x0 (C, H, W) in [-1, 1]: frames + 1 states from t = 0 to T."""
     values = [round(s.T * k / frames) for k in range(frames + 1)]
     states = [noised(s, x0, eps, t) for t in values]
-    alt = f"The picture at time t of the forward chain, from clean at t = 0 to noise at t = {s.T}."
+    alt = f"A picture mixed with one fixed noise, by the factors of time t, from t = 0, clean, to t = {s.T}, noise."
     view = Frames(
         name=name,
         alt=alt,
@@ -95,7 +94,8 @@ def noise_slider(s: Schedule, x0: Tensor, eps: Tensor, name: str = "noise", fram
     slider.add_class(f"ddpm-slider-{name}")
     ipywidgets.jslink((slider, "value"), (view, "value"))
     shown = range(0, frames + 1, frames // 5)
-    strip = plotting.image_strip([torch.stack([states[k][0] for k in shown])], [f"t = {values[k]}" for k in shown])
+    titles = [f"t = {values[k]}\n{_db(s, values[k]) if k else 'clean'}" for k in shown]
+    strip = plotting.image_strip([torch.stack([states[k][0] for k in shown])], titles, size=1.6)
     return Panel([slider], view, plotting.png(strip), alt)
 
 
@@ -103,7 +103,7 @@ def noise_slider(s: Schedule, x0: Tensor, eps: Tensor, name: str = "noise", fram
 
 
 def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
-    """Shares of signal and noise along a linear schedule from beta_1 = 1e-4 to beta_T, and whether x_T is noise.
+    """The factors of picture and noise along a linear schedule from beta_1 = 1e-4 to beta_T, and whether x_T is noise.
 
     Data for `Curves`: sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) over t/T.
     """
@@ -112,7 +112,7 @@ def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
     t = torch.linspace(0, T, min(T + 1, POINTS)).round().long()
     alpha_bar = s.alpha_bar[t]
     lines = [
-        ("signal √ᾱₜ", plotting.COLOURS["data"], "", alpha_bar.sqrt()),
+        ("picture √ᾱₜ", plotting.COLOURS["data"], "", alpha_bar.sqrt()),
         ("noise √(1−ᾱₜ)", plotting.COLOURS["noise"], "7 4", (1 - alpha_bar).sqrt()),
     ]
     return {
@@ -121,7 +121,7 @@ def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
             for label, colour, dash, y in lines
         ],
         "xlabel": "t / T",
-        "ylabel": "share in x_t",
+        "ylabel": "factor in xₜ",
         "xlim": [0, 1],
         "ylim": [0, 1.02],
         "xticks": [0, 0.25, 0.5, 0.75, 1],
@@ -139,15 +139,15 @@ def schedule_slider(name: str = "schedule") -> Panel:
     """Two sliders, T and beta_T, over `schedule_curves`."""
     T = ipywidgets.IntSlider(1000, 10, 1000, step=10, description="T")
     beta_T = ipywidgets.FloatSlider(value=0.02, min=0.005, max=0.3, step=0.005, description="β_T", readout_format=".3f")
-    return _live(
-        name, schedule_curves, {"T": T, "beta_T": beta_T}, "Shares of signal and noise along a linear schedule."
-    )
+    alt = "The factors of picture and noise along a linear schedule, over t / T, and whether it ends in noise."
+    static = _static_curves(schedule_curves(1000, 0.02), schedule_curves(50, 0.02))
+    return _live(name, schedule_curves, {"T": T, "beta_T": beta_T}, static, alt)
 
 
 # -- how a panel is put together ---------------------------------------------------------------------------------------
 
 
-def _live(name: str, state: Callable[..., dict[str, Any]], controls: dict[str, Any], alt: str) -> Panel:
+def _live(name: str, state: Callable[..., dict[str, Any]], controls: dict[str, Any], static: bytes, alt: str) -> Panel:
     """A panel whose curves are ``state`` of the controls' values, recomputed whenever one of them moves."""
 
     def values() -> dict[str, Any]:
@@ -161,17 +161,23 @@ def _live(name: str, state: Callable[..., dict[str, Any]], controls: dict[str, A
     for control in controls.values():
         control.add_class(f"ddpm-slider-{name}")
         control.observe(redraw, "value")
-    return Panel(list(controls.values()), view, _static_curves(view.data), alt)
+    return Panel(list(controls.values()), view, static, alt)
 
 
-def _static_curves(data: dict[str, Any]) -> bytes:
-    _, ax = plt.subplots(figsize=(6.4, 3.2))
-    for line in data["series"]:
-        ax.plot(line["x"], line["y"], color=line["colour"], ls="--" if line["dash"] else "-", label=line["label"])
-    ax.set(xlabel=data["xlabel"], ylabel=data["ylabel"], xlim=data["xlim"], ylim=data["ylim"])
-    ax.set_title(data["readout"])
-    ax.legend()
-    return plotting.png(ax)
+def _static_curves(*states: dict[str, Any]) -> bytes:
+    """The same drawing by matplotlib, one panel for each state, with the text that stands below it in the browser."""
+    _, axes = plt.subplots(1, len(states), figsize=(5 * len(states), 3.4), squeeze=False, layout="constrained")
+    for ax, data in zip(axes[0], states, strict=True):
+        for line in data["series"]:
+            ax.plot(line["x"], line["y"], color=line["colour"], ls="--" if line["dash"] else "-", label=line["label"])
+        ax.set(xlabel=data["xlabel"], ylabel=data["ylabel"], xlim=data["xlim"], ylim=data["ylim"])
+        ax.set_title(f"{data['readout']}\n{data['verdict']['text']}")
+        ax.legend()
+    return plotting.png(axes)
+
+
+def _db(s: Schedule, t: int) -> str:
+    return f"{10 * math.log10(float(s.snr[t])):.1f} dB".replace("-", "−")
 
 
 def _png(image: Tensor) -> bytes:

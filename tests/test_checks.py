@@ -87,7 +87,12 @@ def test_close_refuses_a_tolerance_that_cannot_fail(tol):
 def test_mean_passes_and_says_what_it_rejects(capsys):
     check_mean("(3.5) mean", normal(), want=0.0, wrong={"off by one": 0.5, "sign": -2.0})
     out = capsys.readouterr().out
-    assert out.startswith("ok   (3.5) mean ") and "rejects 0.5000 (off by one) by" in out
+    first, *rejected = out.splitlines()
+    assert first.startswith("ok   (3.5) mean ") and first.endswith(" s.e.") and ", want 0.0000, " in first
+    assert [line.strip().split(",")[0] for line in rejected] == ["rejects 0.5000", "rejects -2.0000"]
+    assert rejected[0].endswith("s.e. away: off by one") and rejected[1].endswith("s.e. away: sign")
+    distance = float(rejected[0].split()[2])
+    assert distance == pytest.approx(0.5 / 0.01, rel=0.05)  # 0.5 in units of 1 / sqrt(10 000)
     assert checks.results[-1].ok
 
 
