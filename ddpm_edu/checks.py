@@ -70,8 +70,8 @@ def check_mean(eq: str, samples: Any, want: float, wrong: dict[str, float]) -> N
 
     ``samples`` are independent draws (1-D, at least 100, not all equal). ``wrong`` names at least one value that a
     likely mistake would give; the check fails if the sample mean is nearer than 8 standard errors to any of them, so
-    that a check without power cannot pass. Each one rejected gets a line below the first. Raises CheckFailed; ValueError
-    where ``wrong`` is empty.
+    that a check without power cannot pass. Each one rejected gets a line below the first. Raises CheckFailed;
+    ValueError where ``wrong`` is empty.
     """
     if not wrong:
         raise ValueError("wrong: expected at least one named wrong value, for example {'variance not halved': 2.0}")

@@ -1,5 +1,5 @@
 // Curves as SVG, redrawn from the trait `data` in one go. Colours of axes and text follow the page's theme.
-const WIDTH = 620, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 14, BOTTOM = 46;
+const WIDTH = 620, HEIGHT = 320, LEFT = 64, RIGHT = 16, TOP = 34, BOTTOM = 46;
 
 function render({ model, el }) {
   const name = model.get("name");
@@ -30,7 +30,7 @@ function render({ model, el }) {
     series.forEach(({ label, colour, dash, x, y }, i) => {
       const points = x.map((xi, k) => `${sx(xi).toFixed(1)},${sy(y[k]).toFixed(1)}`).join(" ");
       parts.push(`<polyline points="${points}" fill="none" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash}" clip-path="url(#clip-${name})"/>`);
-      const ly = TOP + 12 + 19 * i, lx = WIDTH - RIGHT - 190;
+      const ly = 14, lx = LEFT + 12 + 180 * i; // the legend is a row above the plot, where no curve goes
       parts.push(`<line x1="${lx}" x2="${lx + 26}" y1="${ly}" y2="${ly}" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash}"/><text x="${lx + 34}" y="${ly + 4}">${label}</text>`);
     });
     svg.innerHTML = parts.join("");

@@ -25,6 +25,7 @@ from ddpm_edu.elbo import NOISE_BITS, validity
 from ddpm_edu.schedules import Schedule
 
 HERE = Path(__file__).parent
+WIDE = {"width": "420px"}
 POINTS = 201  # points of a curve: finer than a screen shows, small enough to send on every key press
 
 
@@ -90,7 +91,7 @@ def noise_slider(s: Schedule, x0: Tensor, eps: Tensor, name: str = "noise", fram
         values=values,
         value=0,
     )
-    slider = ipywidgets.IntSlider(0, 0, s.T, step=s.T // frames, description="t", readout=False)
+    slider = ipywidgets.IntSlider(0, 0, s.T, step=s.T // frames, description="t", readout=False, layout=WIDE)
     slider.add_class(f"ddpm-slider-{name}")
     ipywidgets.jslink((slider, "value"), (view, "value"))
     shown = range(0, frames + 1, frames // 5)
@@ -137,8 +138,10 @@ def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
 
 def schedule_slider(name: str = "schedule") -> Panel:
     """Two sliders, T and beta_T, over `schedule_curves`."""
-    T = ipywidgets.IntSlider(1000, 10, 1000, step=10, description="T")
-    beta_T = ipywidgets.FloatSlider(value=0.02, min=0.005, max=0.3, step=0.005, description="β_T", readout_format=".3f")
+    T = ipywidgets.IntSlider(1000, 10, 1000, step=10, description="T", layout=WIDE)
+    beta_T = ipywidgets.FloatSlider(
+        value=0.02, min=0.005, max=0.3, step=0.005, description="β_T", readout_format=".3f", layout=WIDE
+    )
     alt = "The factors of picture and noise along a linear schedule, over t / T, and whether it ends in noise."
     static = _static_curves(schedule_curves(1000, 0.02), schedule_curves(50, 0.02))
     return _live(name, schedule_curves, {"T": T, "beta_T": beta_T}, static, alt)
