@@ -13,7 +13,7 @@ function render({ model, el }) {
   text.classList.add(`ddpm-text-${name}`);
   text.setAttribute("aria-live", "polite");
   text.style.cssText = "margin: 4px 0 0 12px; font-size: 14px; font-variant-numeric: tabular-nums";
-  el.style.color = "var(--jp-ui-font-color1, #222)";
+  el.style.cssText = "color: var(--jp-ui-font-color1, #222); contain: content"; // a redraw lays out nothing else
   el.append(svg, text);
 
   const draw = () => {

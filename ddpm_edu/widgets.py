@@ -26,7 +26,7 @@ from ddpm_edu.schedules import Schedule
 
 HERE = Path(__file__).parent
 WIDE = {"width": "420px"}
-POINTS = 201  # points of a curve: finer than a screen shows, small enough to send on every key press
+POINTS = 101  # points of a curve: enough for a smooth line, few enough to send on every key press
 
 
 class Curves(anywidget.AnyWidget):

@@ -66,8 +66,8 @@ PANELS = """() => {
   const classes = [...document.querySelectorAll('[class*="ddpm-slider-"]')].flatMap(e => [...e.classList]);
   return [...new Set(classes.filter(c => c.startsWith('ddpm-slider-')).map(c => c.slice('ddpm-slider-'.length)))];
 }"""
-# Time from the key press to the end of the frame that shows the changed drawing. The callback of an animation frame
-# runs before that frame is painted; a message posted from it arrives after.
+# Two times from the key press: to the callback of the frame that shows the changed drawing, which runs before that
+# frame is painted, and to a message posted from it, which arrives after.
 STOPWATCH = """selector => {
   const view = document.querySelector(selector);
   const source = () => (view.matches('img') ? view : view.querySelector('img'))?.src;
@@ -80,8 +80,9 @@ STOPWATCH = """selector => {
     stopped = true;
     observer.disconnect();
     requestAnimationFrame(() => {
+      const drawn = performance.now() - pressed;
       const channel = new MessageChannel();
-      channel.port1.onmessage = () => { window.latency = performance.now() - pressed; };
+      channel.port1.onmessage = () => { window.latency = [drawn, performance.now() - pressed]; };
       channel.port2.postMessage(null);
     });
   };
@@ -233,20 +234,20 @@ class Slider:
         self.view.scroll_into_view_if_needed()
         return self.view.screenshot(animations="disabled")
 
-    def latencies(self) -> list[float]:
-        """Milliseconds from key press to painted frame, walking up from the lower end and turning at the ends."""
+    def latencies(self) -> list[tuple[float, float]]:
+        """Milliseconds from key press to the frame and to its paint, walking up and turning at the ends."""
         measured, key, opposite = [], "ArrowRight", "ArrowLeft"
         self.press("Home")
         for _ in range(PRESSES):
             before = self.position()
             self.page.evaluate(STOPWATCH, self.view_selector)
             self.page.keyboard.press(key)
+            self.page.wait_for_timeout(120)  # nothing is asked of the page while it redraws
             if self.position() == before:  # at an end, nothing moved
                 key, opposite = opposite, key
                 continue
-            self.page.wait_for_function("() => window.latency !== null", timeout=PATIENCE, polling=10)
-            measured.append(self.page.evaluate("window.latency"))
-            self.page.wait_for_timeout(60)
+            self.page.wait_for_function("() => window.latency !== null", timeout=PATIENCE)
+            measured.append(tuple(self.page.evaluate("window.latency")))
         return measured
 
 
@@ -323,7 +324,11 @@ def sweep(slider: Slider) -> str:
     slider.check_text()
     changed = slider.picture() != low_picture
     assert changed, f"{slider.name}: the drawing is the same at {low} and {slider.value()}"
-    measured = sorted(slider.latencies())
+    measured = slider.latencies()
     assert len(measured) >= PRESSES // 2
-    median, p95 = statistics.median(measured), measured[int(0.95 * (len(measured) - 1))]
-    return f"{slider.name}: key press to painted frame {median:.1f} ms median, {p95:.1f} ms p95"
+    drawn, painted = (sorted(times) for times in zip(*measured, strict=True))
+    last = int(0.95 * (len(measured) - 1))
+    return (
+        f"{slider.name}: from key press to frame {statistics.median(drawn):.0f} ms (p95 {drawn[last]:.0f}), "
+        f"to its paint {statistics.median(painted):.0f} ms (p95 {painted[last]:.0f})"
+    )
