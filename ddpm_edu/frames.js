@@ -4,7 +4,7 @@ function render({ model, el }) {
   const urls = model.get("frames").map((view) => URL.createObjectURL(new Blob([view], { type: "image/png" })));
   const img = document.createElement("img");
   img.classList.add(`ddpm-view-${name}`);
-  img.style.cssText = "width: 384px; max-width: 100%; image-rendering: pixelated; display: block";
+  img.style.cssText = "width: 288px; max-width: 100%; image-rendering: pixelated; display: block";
   const text = document.createElement("p");
   text.classList.add(`ddpm-text-${name}`);
   text.setAttribute("aria-live", "polite");
