@@ -10,6 +10,7 @@ import math
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NoReturn
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -26,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_edu import data, schedules
+from ddpm_edu import data, plotting, schedules
 from ddpm_edu.evaluate import GREY_LEVELS, bound, on_levels
 from ddpm_edu.sampling import Step, ddim
 from ddpm_edu.sampling import sample as ancestral
@@ -80,7 +82,7 @@ def train_command(args: argparse.Namespace) -> int:
     state = start_or_resume(args, name, checkpoint, weights)
     config = state.config
     images = data.load(config.data, "train")
-    make_folder("--out", out)
+    check_writable("--out", checkpoint)
     lines = cut_log(log, state.step)
     print(
         f"{f'Going on after step {state.step} of' if args.resume else 'Training'} preset {config.preset}: "
@@ -100,7 +102,7 @@ def train_command(args: argparse.Namespace) -> int:
 
     def save() -> None:
         write_log()  # before the checkpoint: `cut_log` removes lines that are ahead of it, none can be missing
-        loss = lines[-1]["loss"] if lines else None
+        loss = lines[-1].get("loss") if lines else None
         save_checkpoint(checkpoint, state)
         save_weights(weights, state.ema.model, config.schedule, card(state, loss))
 
@@ -153,6 +155,8 @@ def start_or_resume(args: argparse.Namespace, name: str, checkpoint: Path, weigh
             was, now = ("another one", args.schedule) if field == "schedule" else (made[field], wanted)
             raise ValueError(f"argument --{field}: {checkpoint} was made with {was}, got {now}")
     state.config = replace(state.config, **planned)
+    if state.config.steps < state.step:
+        raise ValueError(f"argument --steps: expected at least the {state.step} steps already done, got {args.steps}")
     return state
 
 
@@ -189,14 +193,21 @@ def log_line(state: State, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def cut_log(path: Path, step: int) -> list[dict[str, Any]]:
-    """Keep the lines up to ``step``, in the file and as the result; a line cut short by a crash is the last one."""
+    """Keep the lines up to ``step``, in the file and as the result; a line cut short by a crash is the last one.
+
+    ValueError for a file that is no log of ours, which is left as it is.
+    """
     lines: list[dict[str, Any]] = []
     if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 line = json.loads(text)
             except json.JSONDecodeError:
                 break
+            if not isinstance(line, dict) or type(line.get("step")) is not int:
+                raise ValueError(
+                    f"{path}: expected the log of a training run, one JSON object a line, got {text[:60]!r}"
+                )
             if line["step"] > step:
                 break
             lines.append(line)
@@ -242,7 +253,7 @@ def sample_command(args: argparse.Namespace) -> int:
     steps = s.T if args.steps is None else args.steps
     if steps > s.T:
         raise ValueError(f"argument --steps: expected at most the {s.T} steps of {args.weights}, got {steps}")
-    make_folder("--out", args.out.parent)
+    check_writable("--out", args.out)
     size, n = model.config["image_size"], args.n or (4 if args.chain else 64)
     shape, generator = (n, model.config["channels"], size, size), torch.Generator(device()).manual_seed(args.seed)
     if steps == s.T:
@@ -253,11 +264,17 @@ def sample_command(args: argparse.Namespace) -> int:
     frames = [step for i, step in enumerate(tqdm(chain, total=steps + 1, desc="sampling")) if i in shown]
     buffer = io.BytesIO()
     if args.chain:
-        strip(frames).savefig(buffer, format="png", dpi=120)
+        plotting.use_style()
+        figure = strip(frames)
+        figure.savefig(buffer, format="png", bbox_inches="tight")
+        plt.close(figure)
     else:
         grid(frames[-1].x).save(buffer, "png")
     write_whole(args.out, buffer.getvalue())
-    print(f"Wrote {args.out}: {n} images in {steps} steps ({'Algorithm 2' if steps == s.T else 'DDIM'}).")
+    print(
+        f"Wrote {args.out}: {n} image{'s' if n > 1 else ''} in {steps} steps "
+        f"({'Algorithm 2' if steps == s.T else 'DDIM'})."
+    )
     return 0
 
 
@@ -277,17 +294,12 @@ def grid(x: Tensor) -> Image.Image:
 def strip(frames: Sequence[Step]) -> Figure:
     """For each image a row of x_t and below it a row of predicted x_0, clipped for display, t under each frame."""
     n = len(frames[0].x)
-    figure = Figure(figsize=(1.1 * len(frames), 2.5 * n + 0.4), layout="constrained")
-    axes = figure.subplots(2 * n, len(frames), squeeze=False)
-    for column, step in enumerate(frames):
-        for row, x in enumerate(torch.stack([step.x, step.x0_hat], 1).flatten(0, 1)):
-            ax = axes[row, column]
-            ax.imshow(data.to_uint8(x.cpu()).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
-            ax.set(xticks=[], yticks=[])
-            if column == 0:
-                ax.set_ylabel(("$x_t$", r"predicted $x_0$")[row % 2])
-            if row % 2:
-                ax.set_xlabel(f"t = {step.t}")
+    pictures = torch.stack([torch.stack([step.x, step.x0_hat], 1).flatten(0, 1) for step in frames], 1).cpu()
+    axes = plotting.image_strip(list(pictures), row_labels=["$x_t$", r"predicted $x_0$"] * n)
+    for row in axes[1::2]:
+        for ax, step in zip(row, frames, strict=True):
+            ax.set_xlabel(f"t = {step.t}")
+    figure: Figure = axes[0, 0].figure
     figure.suptitle("The reverse chain; values outside [-1, 1] are clipped for display")
     return figure
 
@@ -306,7 +318,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
             f"argument --data: {args.weights} is for images {wanted}, got {args.data} {tuple(u8.shape[1:])}"
         )
     if args.json:
-        make_folder("--json", args.json.parent)
+        check_writable("--json", args.json)
     levels = GREY_LEVELS[args.data]
     x0, generator = on_levels(u8[: args.n], levels).to(device()), torch.Generator(device()).manual_seed(0)
     result = bound(s, model.to(device()), x0, generator=generator, draws=EVALUATION_DRAWS, bins=levels, clip_x0=True)
@@ -371,7 +383,7 @@ def parser() -> Parser:
     )
     p.add_argument("--batch", metavar="B", type=whole(1), help="images in a step (default: the preset's)")
     p.add_argument("--seed", metavar="S", type=whole(0), help="of all random numbers (default: 0)")
-    p.add_argument("--threads", metavar="N", type=whole(1), help="CPU threads (default: torch decides)")
+    p.add_argument("--threads", metavar="N", type=whole(1, 1024), help="CPU threads (default: torch decides)")
     p.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: runs/ and the preset's name)")
     p.add_argument("--resume", action="store_true", help="go on with the checkpoint in DIR, exactly where it stopped")
 
@@ -405,16 +417,17 @@ EVALUATE = "Measure trained weights on test images: an upper bound on their cost
 DATA = "Download a data set once, checked by its hash; it stays on this machine."
 
 
-def whole(low: int) -> Callable[[str], int]:
-    """An argument type: a whole number from ``low`` to the largest that torch takes as a seed."""
+def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
+    """An argument type: a whole number from ``low`` to ``high``, by default the largest that torch takes as a seed."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
-        if not low <= value < 2**63:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
+        if not low <= value <= high:
+            at_most = f" and <= {high}" if high < 2**63 - 1 else ""
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {low}{at_most}, got {text!r}")
         return value
 
     return parse
@@ -440,13 +453,17 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def make_folder(argument: str, folder: Path) -> None:
+def check_writable(argument: str, path: Path) -> None:
+    """Make the folder of ``path`` and try to write in it, before hours of work are lost for want of a right."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise ValueError(
-            f"argument {argument}: expected a folder to write in, got {folder} ({error.strerror})"
+            f"argument {argument}: expected a folder to write in, got {path.parent} ({error.strerror})"
         ) from None
+    if path.is_dir():
+        raise ValueError(f"argument {argument}: expected the name of a file, got the folder {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -461,6 +478,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, status = f"{error.filename}: {error.strerror}" if error.filename else str(error), 2
     except ValueError as error:
         message, status = str(error), 2
+    except RuntimeError as error:
+        if "allocate" not in str(error) and "out of memory" not in str(error):
+            raise
+        message, status = "not enough memory: expected smaller numbers for --batch or --n", 2
     print(f"{PROG} {args.command}: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return status
 

@@ -115,7 +115,7 @@ def exercise(number: str, student: Callable[..., Any], strict: bool = False) -> 
 
 def progress() -> list[str]:
     """Numbers of the exercises solved so far on this computer, from progress.json in the folder DDPM_EDU_HOME,
-    by default ``.ddpm_edu`` in the user's home."""
+    by default ``.ddpm_edu`` in the user's home. ValueError where that file holds something else."""
     path = _progress_file()
     if not path.exists():
         return []

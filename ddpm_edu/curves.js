@@ -38,7 +38,7 @@ function render({ model, el }) {
     if (verdict) {
       const mark = document.createElement("strong");
       mark.textContent = ` ${verdict.good ? "✓" : "✗"} ${verdict.text}`;
-      mark.style.color = verdict.good ? "#009E73" : "#D55E00";
+      mark.style.color = verdict.colour;
       text.append(mark);
     }
   };

@@ -63,7 +63,10 @@ class Images:
 
 
 def to_float(u8: Tensor) -> Tensor:
-    """Bytes 0..255 to float32 in [-1, 1]: u8 / 127.5 - 1 (Ho et al. 2020, section 3.3). Any shape."""
+    """Bytes 0..255 to float32 in [-1, 1]: u8 / 127.5 - 1 (Ho et al. 2020, section 3.3). Any shape.
+
+    ValueError for another dtype.
+    """
     if u8.dtype != torch.uint8:
         raise ValueError(f"u8: expected a uint8 tensor, got {u8.dtype}")
     return u8.to(torch.float32) / 127.5 - 1
@@ -93,7 +96,7 @@ def batches(
 
     The bytes move to the device once. Every batch draws its indices, and with `flip` one fair coin per image that
     mirrors it left to right, from the generator and from nothing else: a generator put back to a saved state goes on
-    with exactly the batches that would have followed.
+    with exactly the batches that would have followed. ValueError for batch_size < 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
@@ -108,7 +111,10 @@ def batches(
 
 
 def photo(name: str, size: int) -> Tensor:
-    """One of scikit-learn's two photographs, "china" or "flower", as uint8 (3, size, size): centre square, resized."""
+    """One of scikit-learn's two photographs, "china" or "flower", as uint8 (3, size, size): centre square, resized.
+
+    ValueError for another name.
+    """
     if name not in ("china", "flower"):
         raise ValueError(f"name: expected 'china' or 'flower', got {name!r}")
     from sklearn.datasets import load_sample_image  # here, because it takes a second to load
@@ -121,7 +127,7 @@ def photo(name: str, size: int) -> Tensor:
 
 
 def load(name: str, split: str) -> Images:
-    """The data set "digits" or "cifar10" by name; split is "train" or "test"."""
+    """The data set "digits" or "cifar10" by name; split is "train" or "test". ValueError for other names."""
     known = {"digits": digits, "cifar10": cifar10}
     if name not in known:
         raise ValueError(f"data: expected one of {', '.join(known)}, got {name!r}")

@@ -29,15 +29,21 @@ def L_t(s: Schedule, x0: Tensor, xt: Tensor, t: int | Tensor, mu: Tensor, var: T
     """KL(q(x_{t-1} | x_t, x_0) || N(mu, var)) for t = 2..T: the term that the paper calls L_{t-1} (Eq. 5 and 8).
 
     ``mu`` has the shape of ``xt``; ``var`` broadcasts against it. Averaged over q(x_t | x_0) these KLs make up the
-    bound. Shape (B,), nats. ValueError for t = 1, where the posterior is a point mass: that term is L_0.
+    bound. Shape (B,), nats. ValueError for t = 1, where the posterior is a point mass (that term is L_0), for var <= 0
+    and for mu of another shape.
     """
     at(s.beta, t, xt, first=2)
+    _same_shape(xt, mu)
     mu_tilde, beta_tilde = posterior_mean_var(s, x0, xt, t)
     return _sum(normal_kl(mu_tilde, beta_tilde, mu, torch.as_tensor(var)))
 
 
 def L_0_gaussian(x0: Tensor, mu: Tensor, var: Tensor) -> Tensor:
-    """-log N(x_0; mu, var) with mu and var of p(x_0 | x_1): the last term for continuous data. Shape (B,), nats."""
+    """-log N(x_0; mu, var), mu and var those of p(x_0 | x_1): the last term for continuous data (Eq. 5). (B,), nats.
+
+    ValueError for var <= 0 and for mu of another shape.
+    """
+    _same_shape(x0, mu)
     return _sum(-normal_log_prob(x0, mu, torch.as_tensor(var)))
 
 
@@ -46,8 +52,11 @@ def L_0_discrete(x0: Tensor, mu: Tensor, var: Tensor, bins: int = 256) -> Tensor
 
     The grey levels are ``bins`` numbers evenly spaced over [-1, 1]; a bin reaches 1 / (bins - 1) to both sides, the two
     outermost ones to infinity, so that the masses sum to 1. ``var`` = sigma_1^2 broadcasts against ``mu``. Shape
-    (B,), nats. ValueError where x0 is not on one of the levels.
+    (B,), nats. ValueError where x0 is not on one of the levels, for var <= 0 and for mu of another shape.
     """
+    _same_shape(x0, mu)
+    if bins < 2 or not (torch.as_tensor(var) > 0).all():
+        raise ValueError(f"bins, var: expected at least 2 bins and var > 0, got {bins} and {var}")
     level = (x0 + 1) / 2 * (bins - 1)
     if not (x0.abs() <= 1).all() or not torch.allclose(level, level.round(), rtol=0, atol=1e-2):
         raise ValueError(
@@ -83,7 +92,8 @@ def loss_simple(
 ) -> Tensor:
     """|eps - eps_model(x_t, t)|^2 averaged over dimensions, x_t = q_sample(x_0, t, eps) (Eq. 14). Shape (B,).
 
-    The mean over a batch with t uniform on 1..T estimates L_simple / D.
+    The mean over a batch with t uniform on 1..T, int64 (B,), estimates L_simple / D. ValueError for t out of range and
+    for a network whose output has another shape.
     """
     eps_hat = eps_model(q_sample(s, x0, t, eps), t)
     if eps_hat.shape != eps.shape:
@@ -108,7 +118,8 @@ def validity(betas: Sequence[float] | Tensor, second_moment: float = 1 / 3) -> V
     """Is beta_1..beta_T a schedule, and is x_T noise at its end?
 
     ``second_moment`` is E[x_0^2] per dimension; 1/3 belongs to pixels spread evenly over [-1, 1]. The prior mismatch is
-    (alpha_bar_T (E[x_0^2] - 1) - log(1 - alpha_bar_T)) / 2 nats per dimension, L_T averaged over the data.
+    (alpha_bar_T (E[x_0^2] - 1) - log(1 - alpha_bar_T)) / 2 nats per dimension, L_T averaged over the data. Betas that
+    form no schedule are reported, not raised; ValueError for a negative second moment.
     """
     if not second_moment >= 0:
         raise ValueError(f"second_moment: expected E[x_0^2] >= 0, got {second_moment}")
@@ -121,6 +132,11 @@ def validity(betas: Sequence[float] | Tensor, second_moment: float = 1 / 3) -> V
     nats = 0.5 * (alpha_bar_T * (second_moment - 1) - math.log1p(-alpha_bar_T))
     bits = nats / math.log(2)
     return Validity("", alpha_bar_T, float(s.snr[1]), float(s.snr[-1]), nats, bits, bits < NOISE_BITS)
+
+
+def _same_shape(x: Tensor, mu: Tensor) -> None:
+    if mu.shape != x.shape:
+        raise ValueError(f"mu: expected the shape of the data, {tuple(x.shape)}, got {tuple(mu.shape)}")
 
 
 def _sum(per_dimension: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm_edu import elbo
+from ddpm_edu.data import check_images
 from ddpm_edu.gaussian import posterior_mean_var, q_sample, x0_from_eps
 from ddpm_edu.sampling import EpsModel
 from ddpm_edu.schedules import Schedule, at
@@ -60,6 +61,11 @@ def bound(
     if len(x0) < 2 or draws < 1:
         raise ValueError(f"x0, draws: expected at least 2 images and 1 draw, got {len(x0)} and {draws}")
     var = s.beta if var is None else var
+    if var.shape != s.beta.shape or batch < 1:
+        raise ValueError(
+            f"var, batch: expected T + 1 = {s.T + 1} variances, batch >= 1, got {tuple(var.shape)}, {batch}"
+        )
+    check_images(x0, x0.shape[1])
 
     def noisy_and_mu(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

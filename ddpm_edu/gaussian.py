@@ -3,7 +3,8 @@
 Every function takes the schedule ``s`` first and the time ``t`` = 1..T: an int, or an int64 tensor of shape (B,) for
 data of shape (B, ...). Means have the data's shape and dtype; variances have the shape of `schedules.at`, that is
 (B, 1, ..., 1) or 0-d, and broadcast against the mean. Coefficients are formed in float64 and cast last. No function
-draws noise of its own. ValueError for t outside 1..T, of another dtype or shape, and for operands of unequal shape.
+draws noise of its own. ValueError for t outside 1..T, of another dtype or shape, for operands of unequal shape, and for
+data that are not floating-point.
 """
 
 import math
@@ -22,6 +23,7 @@ def q_step(s: Schedule, x_prev: Tensor, t: int | Tensor, eps: Tensor) -> Tensor:
 
 def q_mean_var(s: Schedule, x0: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I) (Eq. 4)."""
+    _floating(x0)
     alpha_bar = at(s.alpha_bar, t, x0, first=1)
     return alpha_bar.sqrt().to(x0.dtype) * x0, (1 - alpha_bar).to(x0.dtype)
 
@@ -100,13 +102,16 @@ def eps_from_score(s: Schedule, xt: Tensor, t: int | Tensor, score: Tensor) -> T
 
 
 def normal_log_prob(x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """log N(x; mean, var), elementwise, in nats; the arguments broadcast. ValueError unless var > 0."""
+    """log N(x; mean, var), elementwise, in nats; the arguments broadcast (as in Eq. 8). ValueError unless var > 0."""
     _positive(var=var)
     return -0.5 * ((x - mean) ** 2 / var + torch.log(2 * math.pi * var))
 
 
 def normal_kl(mean1: Tensor, var1: Tensor, mean2: Tensor, var2: Tensor) -> Tensor:
-    """KL(N(mean1, var1) || N(mean2, var2)), elementwise, in nats; arguments broadcast. ValueError unless vars > 0."""
+    """KL(N(mean1, var1) || N(mean2, var2)), elementwise, in nats (as in Eq. 8); arguments broadcast.
+
+    (var1 / var2 - 1 - ln(var1 / var2) + (mean1 - mean2)^2 / var2) / 2. ValueError unless both variances are > 0.
+    """
     _positive(var1=var1, var2=var2)
     ratio = var1 / var2
     return 0.5 * (ratio - 1 - torch.log(ratio) + (mean1 - mean2) ** 2 / var2)
@@ -116,7 +121,15 @@ def _mix(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
     """a x + b y, the float64 coefficients cast to the data's dtype here and nowhere else."""
     if x.shape != y.shape:
         raise ValueError(f"expected two operands of one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    _floating(x)
+    _floating(y)
     return a.to(x.dtype) * x + b.to(y.dtype) * y
+
+
+def _floating(x: Tensor) -> None:
+    """Cast to whole numbers, every coefficient below 1 would become 0."""
+    if not x.is_floating_point():
+        raise ValueError(f"expected floating-point data (for bytes: data.to_float), got {x.dtype}")
 
 
 def _positive(**variances: Tensor) -> None:

@@ -47,7 +47,10 @@ def use_style() -> None:
 
 
 def show(axes: Any, alt: str) -> None:
-    """Display the figure of ``axes`` with ``alt``, one sentence for readers who do not see it, and close it."""
+    """Display the figure of ``axes`` with ``alt``, one sentence for readers who do not see it, and close it.
+
+    ValueError for an empty ``alt``.
+    """
     if not alt.strip():
         raise ValueError("alt: expected a sentence that says what the figure shows, got an empty one")
     display(Image(png(axes)), metadata={"image/png": {"alt": alt}})
@@ -105,7 +108,10 @@ def image_strip(
 
 
 def to_display(images: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(n, C, H, W) in [-1, 1] to (n, H, W, 3), or (n, H, W) for one channel, in [0, 1]; values outside are clipped."""
+    """(n, C, H, W) in [-1, 1] to (n, H, W, 3), or (n, H, W) for one channel, in [0, 1]; values outside are clipped.
+
+    ValueError for another shape.
+    """
     array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images, dtype=np.float64)
     if array.ndim != 4 or array.shape[1] not in (1, 3):
         raise ValueError(f"images: expected shape (n, 1 or 3, H, W), got {array.shape}")

@@ -29,7 +29,7 @@ class Step:
 
 
 def beta_tilde(s: Schedule) -> Tensor:
-    """The posterior variances (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t as a table (T + 1,); 0 at t = 1."""
+    """The posterior variances (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t (Eq. 7) as a table (T + 1,), 0 at 1."""
     table = torch.zeros_like(s.beta)
     table[1:] = (1 - s.alpha_bar[:-1]) / (1 - s.alpha_bar[1:]) * s.beta[1:]
     return table
@@ -39,7 +39,8 @@ def p_step(s: Schedule, xt: Tensor, t: int | Tensor, x0_hat: Tensor, var: Tensor
     """x_{t-1} = mu_tilde(x_t, x0_hat) + sqrt(var_t) z, a draw of p(x_{t-1} | x_t); no noise at t = 1 (Algorithm 2).
 
     ``var`` is a table (T + 1,), ``z`` standard normal of the shape of ``xt``. With x0_hat = x0_from_eps(eps_hat) the
-    mean is Eq. 11; a clipped x0_hat is used as it is. t = 1..T, int or int64 (B,).
+    mean is Eq. 11; a clipped x0_hat is used as it is. t = 1..T, int or int64 (B,). ValueError for t out of range, for
+    another shape of var or z, and for a negative variance.
     """
     if var.shape != s.beta.shape or not (var[1:] >= 0).all():
         raise ValueError(f"var: expected a table of T + 1 = {s.T + 1} variances >= 0, got shape {tuple(var.shape)}")

@@ -69,8 +69,8 @@ class Schedule:
         """The schedule with the given beta_1..beta_T (no entry for t = 0): any list or 1-D tensor of numbers."""
         try:  # float64 at once: a list of Python numbers must not pass through torch's float32 default
             values = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
-        except (TypeError, ValueError):
-            raise ValueError(f"betas: expected a list of numbers beta_1..beta_T, got {betas!r}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"betas: expected numbers beta_1..beta_T, got {str(betas)[:60]}") from None
         if values.ndim != 1 or len(values) == 0:
             raise ValueError(f"betas: expected a list beta_1..beta_T, at least one, got {_describe(values)}")
         beta = torch.cat([torch.zeros(1, dtype=torch.float64), values])
@@ -84,7 +84,7 @@ def linear(T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedul
 
 
 def scaled_linear(T: int = 1000, beta_1: float = 0.00085, beta_T: float = 0.012) -> Schedule:
-    """sqrt(beta_t) evenly spaced from sqrt(beta_1) to sqrt(beta_T) (used by latent diffusion, Rombach et al. 2022)."""
+    """sqrt(beta_t) evenly spaced, as in latent diffusion (Rombach et al. 2022). ValueError for betas outside (0, 1)."""
     if not (0 < beta_1 < 1 and 0 < beta_T < 1):
         raise ValueError(f"beta_1, beta_T: expected numbers strictly between 0 and 1, got {beta_1}, {beta_T}")
     return Schedule.from_betas(
@@ -101,7 +101,7 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
     """alpha_bar_t = f(t) / f(0) with f(t) = cos^2(pi/2 (t/T + s) / (1 + s)) (Nichol & Dhariwal 2021, Eq. 17).
 
     beta_t = 1 - alpha_bar_t / alpha_bar_{t-1} is clipped at max_beta < 1: f(T) is 0, and without the clip the last
-    step would be beta_T = 1, which erases x_{T-1}.
+    step would be beta_T = 1. ValueError for s < 0 or max_beta outside (0, 1).
     """
     if not s >= 0:
         raise ValueError(f"s: expected a number >= 0, got {s}")
@@ -115,6 +115,7 @@ def sigmoid(
 
     With u = t / T and g(u) = sigmoid((start + (end - start) u) / tau):
     alpha_bar_t = (g(1) - g(u)) / (g(1) - g(0)); beta_t is clipped at max_beta < 1, as in `cosine`.
+    ValueError unless start < end, tau > 0 and 0 < max_beta < 1.
     """
     if not (start < end and tau > 0):
         raise ValueError(f"start, end, tau: expected start < end and tau > 0, got {start}, {end}, {tau}")
@@ -127,8 +128,7 @@ def sigmoid(
 
 
 def to_json(schedule: Schedule) -> str:
-    """JSON text with exactly three fields: ``format``, the string "ddpm_edu.schedule/1"; ``T``, the number of steps;
-    ``betas``, the list beta_1..beta_T. `from_json` gives back the same float64 numbers."""
+    """JSON with exactly the fields ``format`` ("ddpm_edu.schedule/1"), ``T`` and ``betas``, the list beta_1..beta_T."""
     return json.dumps({"format": JSON_FORMAT, "T": schedule.T, "betas": schedule.beta[1:].tolist()})
 
 
@@ -136,7 +136,7 @@ def from_json(text: str) -> Schedule:
     """Read the text that `to_json` writes. Raises ValueError that names the field that is missing, extra or wrong."""
     try:
         fields = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"schedule JSON: not valid JSON ({error})") from None
     wanted = {"format", "T", "betas"}
     if (found := set(fields) if isinstance(fields, dict) else set()) != wanted:

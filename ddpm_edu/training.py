@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_edu import schedules
-from ddpm_edu.data import Images, batches
+from ddpm_edu.data import Images, batches, check_images, to_float
 from ddpm_edu.elbo import loss_simple
 from ddpm_edu.schedules import Schedule
 from ddpm_edu.unet import UNet
@@ -130,6 +130,7 @@ def train(state: State, data: Images) -> Iterator[Record]:
     ValueError, with the first item, for images that do not fit the network.
     """
     config, s, g = state.config, state.config.schedule, state.generator
+    check_images(to_float(data.images[:1]), config.network["channels"])
     for x0 in batches(data, config.batch, g, state.device, config.flip):  # 1, 2: repeat, x0 ~ q(x0)
         started = time.perf_counter()
         t = torch.randint(1, s.T + 1, (len(x0),), generator=g, device=x0.device)  # 3: t ~ Uniform({1, ..., T})
@@ -190,6 +191,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> State:
         state.ema.updates = saved["ema_updates"]
         state.optimizer.load_state_dict(saved["optimizer"])
         state.step, state.seconds = saved["step"], saved["seconds"]
+        if type(state.step) is not int or state.step < 0:
+            raise ValueError(f"expected a step >= 0, got {state.step!r}")
         state.generator.set_state(saved["generator"])
         torch.set_rng_state(saved["global_rng"])
         if state.device.type == "cuda":
@@ -223,7 +226,10 @@ def load_weights(path: Path) -> tuple[UNet, Schedule, dict[str, Any]]:
 
 
 def write_whole(path: Path, contents: bytes) -> None:
-    """Put ``contents`` at ``path`` entirely or not at all: until the last byte is on disk, the old file stays."""
+    """Put ``contents`` at ``path`` entirely or not at all: until the last byte is on disk, the old file stays.
+
+    OSError that names ``path`` where it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:

@@ -79,8 +79,13 @@ def noised(s: Schedule, x0: Tensor, eps: Tensor, t: int) -> tuple[Tensor, str]:
 
 
 def noise_slider(s: Schedule, x0: Tensor, eps: Tensor, name: str = "noise", frames: int = 50) -> Panel:
-    """A slider over t on a picture x0 (C, H, W) in [-1, 1]: frames + 1 states from t = 0 to T."""
-    values = [round(s.T * k / frames) for k in range(frames + 1)]
+    """A slider over t on a picture x0 (C, H, W) in [-1, 1]: frames + 1 states, evenly spaced from t = 0 to T.
+
+    ValueError unless T is a multiple of ``frames``.
+    """
+    if s.T % frames:
+        raise ValueError(f"frames: expected a divisor of T = {s.T}, got {frames}")
+    values = list(range(0, s.T + 1, s.T // frames))
     states = [noised(s, x0, eps, t) for t in values]
     alt = f"A picture mixed with one fixed noise, by the factors of time t, from t = 0, clean, to t = {s.T}, noise."
     view = Frames(
@@ -132,6 +137,7 @@ def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
         "verdict": {
             "good": report.x_T_is_noise,
             "text": f"x_T is {'noise' if report.x_T_is_noise else 'not noise'} (limit {NOISE_BITS:g} bits/dim)",
+            "colour": plotting.COLOURS["posterior" if report.x_T_is_noise else "x0_hat"],  # green, vermillion
         },
     }
 

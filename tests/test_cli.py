@@ -14,6 +14,7 @@ from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import safetensors.torch
@@ -315,7 +316,8 @@ def test_preset_names_are_the_files():
         (["--batch", "1.5"], "argument --batch: expected a whole number >= 1, got '1.5'"),
         (["--seed", "-1"], "argument --seed: expected a whole number >= 0, got '-1'"),
         (["--seed", str(2**63)], "argument --seed: expected a whole number"),
-        (["--threads", "0"], "argument --threads: expected a whole number >= 1, got '0'"),
+        (["--threads", "0"], "argument --threads: expected a whole number >= 1 and <= 1024, got '0'"),
+        (["--threads", "999999"], "argument --threads: expected a whole number >= 1 and <= 1024, got '999999'"),
         (["--time-budget", "0"], "argument --time-budget: expected a number of seconds > 0, got '0'"),
         (["--time-budget", "nan"], "argument --time-budget: expected a number of seconds > 0, got 'nan'"),
         (["--time-budget", "soon"], "argument --time-budget: expected a number of seconds > 0, got 'soon'"),
@@ -530,8 +532,8 @@ def test_chain_writes_x_t_above_predicted_x0_with_t_below(command, trained, tmp_
             assert below.get_xlabel() == f"t = {t}" and above.get_xlabel() == ""
             for ax, x in ((above, by_time[t].x), (below, by_time[t].x0_hat)):
                 shown = ax.images[0]
-                assert np.array_equal(np.squeeze(shown.get_array()), data.to_uint8(x[image, 0]).numpy())
-                assert shown.get_clim() == (0, 255) and shown.get_cmap().name == "gray"
+                np.testing.assert_allclose(shown.get_array(), (x[image, 0].clamp(-1, 1) + 1) / 2, rtol=1e-6)
+                assert shown.get_clim() == (0, 1) and shown.get_cmap().name == "gray"
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["$x_t$", "predicted $x_0$"] * 2
 
 
@@ -549,8 +551,9 @@ def test_strip_clips_colours_for_display():
     x = torch.tensor([-3.0, 0.0, 3.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
     figure = cli.strip([Step(9, x, -x)])
     above, below = (ax.images[0].get_array()[0, 0].tolist() for ax in figure.axes)
-    assert above == [0, 128, 255] and below == [255, 128, 0]
+    assert above == [0, 0.5, 1] and below == [1, 0.5, 0]
     assert figure.axes[1].get_xlabel() == "t = 9"
+    plt.close(figure)
 
 
 @pytest.mark.parametrize(
@@ -691,3 +694,73 @@ def test_the_exit_status_reaches_the_shell(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(cli.__file__, run_name="__main__")
     assert exit.value.code == 2
+
+
+# What a hostile disk or a foreign file can do
+
+
+@pytest.mark.parametrize("text", ["5\n", "[]\n", "null\n", '{"a": 1}\n', '{"step": "2"}\n'])
+def test_a_foreign_log_is_refused_and_left_alone(refused, run_folder, text):
+    (run_folder / "log.jsonl").write_text(text)
+    before = contents(run_folder)
+    said = refused("train", "--steps", 3, "--resume", "--out", run_folder)
+    assert f"{run_folder / 'log.jsonl'}: expected the log of a training run, one JSON object a line, got" in said
+    assert contents(run_folder) == before
+
+
+def test_a_log_of_bytes_that_are_no_text_is_cut_there(command, run_folder):
+    with open(run_folder / "log.jsonl", "ab") as file:
+        file.write(b"\xff\xfe\x00")
+    assert command("train", "--steps", 3, "--resume", "--out", run_folder)[0] == 0
+    assert [json.loads(line)["step"] for line in (run_folder / "log.jsonl").read_text().splitlines()] == [2, 3]
+
+
+def test_resume_cannot_plan_fewer_steps_than_are_done(refused, run_folder):
+    before = contents(run_folder)
+    said = refused("train", "--steps", 1, "--resume", "--out", run_folder)
+    assert "argument --steps: expected at least the 2 steps already done, got 1" in said
+    assert contents(run_folder) == before
+
+
+@pytest.mark.parametrize("step", ["two", -1, 1.0])
+def test_a_checkpoint_with_a_nonsensical_step_is_refused(refused, run_folder, step):
+    saved = torch.load(run_folder / "checkpoint.pt", weights_only=True)
+    torch.save({**saved, "step": step}, run_folder / "checkpoint.pt")
+    before = contents(run_folder)
+    assert f"expected a step >= 0, got {step!r}" in refused("train", "--resume", "--out", run_folder)
+    assert contents(run_folder) == before
+
+
+@pytest.mark.parametrize("name", ["train", "sample", "evaluate"])
+def test_no_right_to_write_is_found_before_the_work(refused, trained, tmp_path, monkeypatch, name):
+    def denied(**_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def work(*_, **__):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(cli.tempfile, "TemporaryFile", denied)
+    for function in ("train", "ancestral", "bound"):
+        monkeypatch.setattr(cli, function, work)
+    weights, target = trained / "weights.safetensors", tmp_path / "out"
+    flag, arguments = {
+        "train": ("--out", ["--out", target]),
+        "sample": ("--out", ["--weights", weights, "--out", target / "g.png"]),
+        "evaluate": ("--json", ["--weights", weights, "--data", "digits", "--json", target / "e.json"]),
+    }[name]
+    said = refused(name, *arguments)
+    assert f"argument {flag}: expected a folder to write in, got {target} (Permission denied)" in said
+
+
+def test_a_picture_cannot_be_written_over_a_folder(refused, trained, tmp_path):
+    (tmp_path / "a.png").mkdir()
+    said = refused("sample", "--weights", trained / "weights.safetensors", "--out", tmp_path / "a.png")
+    assert f"argument --out: expected the name of a file, got the folder {tmp_path / 'a.png'}" in said
+
+
+def test_more_than_the_memory_holds_is_one_line(command, trained, tmp_path):
+    weights, out = trained / "weights.safetensors", tmp_path / "g.png"
+    status, printed, err = command("sample", "--weights", weights, "--n", 10**13, "--out", out)
+    assert status == 2 and printed == "" and "Traceback" not in err
+    assert err.splitlines()[-1].endswith("not enough memory: expected smaller numbers for --batch or --n")
+    assert not out.exists()

@@ -281,3 +281,21 @@ def test_validity_reports_what_is_wrong(betas, problem):
 def test_validity_refuses_a_negative_second_moment():
     with pytest.raises(ValueError, match="second_moment"):
         elbo.validity([0.1], -1.0)
+
+
+def test_means_of_another_shape_are_refused():
+    x0, xt, mu = randn(4, 3), randn(4, 3, seed=1), randn(1, 3, seed=2)
+    for call in (
+        lambda: elbo.L_t(SHORT, x0, xt, 4, mu, float64(0.3)),
+        lambda: elbo.L_0_gaussian(x0, mu, float64(0.3)),
+        lambda: elbo.L_0_discrete(x0, mu, float64(0.3)),
+    ):
+        with pytest.raises(ValueError, match=r"mu: expected the shape of the data, \(4, 3\), got \(1, 3\)"):
+            call()
+
+
+@pytest.mark.parametrize("var, bins", [(0.0, 256), (-1.0, 256), (math.nan, 256), (0.1, 1)])
+def test_discrete_refuses_what_is_no_variance(var, bins):
+    x0 = float64([[grey(100)]])
+    with pytest.raises(ValueError, match="bins, var: expected at least 2 bins and var > 0"):
+        elbo.L_0_discrete(x0, x0, float64(var), bins=bins)

@@ -181,3 +181,19 @@ def test_the_stated_number_of_grey_levels_is_that_of_the_digits():
     assert len(u8.unique()) == GREY_LEVELS["digits"] == 17
     assert (on_levels(u8, 17) - to_float(u8)).abs().max() < 0.5 / 127
     assert GREY_LEVELS["cifar10"] == 256
+
+
+def test_bad_variances_batches_and_images_are_refused():
+    s, x0 = schedules.Schedule.from_betas(BETA), pixels(256, 8)
+
+    def call(x=x0, **changes):
+        bound(s, eps_model, x, generator=torch.Generator().manual_seed(0), draws=1, **changes)
+
+    with pytest.raises(ValueError, match=r"var, batch: expected T \+ 1 = 6 variances, batch >= 1, got \(3,\), 256"):
+        call(var=s.beta[:3])
+    with pytest.raises(ValueError, match="var, batch: .*, 0"):
+        call(batch=0)
+    with pytest.raises(ValueError, match=r"x: expected images in \[-1, 1\], got values from"):
+        call(3 * x0)
+    with pytest.raises(ValueError, match="x: expected float images"):
+        call((127 * x0).to(torch.uint8))

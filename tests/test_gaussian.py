@@ -269,3 +269,16 @@ def test_agrees_with_a_second_library(diffusers, kind, s):
         close(var, other._get_variance(t - 1).double(), 2e-3 if kind != "linear" else 2e-4)
         step = other.step(eps, t - 1, xt, generator=torch.Generator().manual_seed(0))
         close(gaussian.x0_from_eps(s, xt, t, eps), step.pred_original_sample, 2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_whole_numbers_are_refused(dtype):
+    """Cast to the data's dtype, every coefficient below 1 would be 0, and a photograph of bytes would turn black."""
+    x = torch.ones(2, 3, dtype=dtype)
+    for f in (gaussian.q_step, gaussian.q_sample, gaussian.x0_from_eps):
+        with pytest.raises(ValueError, match="expected floating-point data"):
+            f(SHORT, x, 1, x)
+    with pytest.raises(ValueError, match="expected floating-point data"):
+        gaussian.q_mean_var(SHORT, x, 1)
+    with pytest.raises(ValueError, match="expected floating-point data"):
+        gaussian.q_sample(SHORT, randn(2, 3), 1, x)

@@ -29,7 +29,7 @@ ARROWS = {
     "unet": set(),
     "training": {"data", "elbo", "unet"},
     "data": set(),
-    "evaluate": {"elbo", "sampling"},
+    "evaluate": {"data", "elbo", "sampling"},
     "plotting": set(),
     "widgets": {"plotting", *MATHS},
     "exercises": MATHS,

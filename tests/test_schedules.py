@@ -113,6 +113,13 @@ def test_sigmoid_defaults_are_symmetric_about_the_middle():
     torch.testing.assert_close(s.alpha_bar[1:1000] + s.alpha_bar[1:1000].flip(0), torch.ones(999, dtype=torch.float64))
 
 
+def test_a_product_of_factors_below_1_need_not_vanish():
+    """beta_t = 1 / (t + 1)^2 telescopes: alpha_bar_T = (T + 2) / (2 (T + 1)), which tends to one half."""
+    s = Schedule.from_betas([1 / (t + 1) ** 2 for t in range(1, 10_001)])
+    for T in (1, 2, 100, 10_000):
+        assert s.alpha_bar[T].item() == pytest.approx((T + 2) / (2 * (T + 1)), rel=1e-10)
+
+
 def test_from_betas_takes_lists_without_a_float32_detour():
     s = Schedule.from_betas([0.1, 0.2, 0.3])
     assert s.beta.tolist() == [0, 0.1, 0.2, 0.3]
@@ -130,7 +137,8 @@ def test_from_betas_takes_lists_without_a_float32_detour():
         ([0.1, math.inf], "betas.*beta_2 = inf"),
         ([], "betas: expected a list"),
         ([[0.1]], "betas: expected a list"),
-        (["a"], "betas: expected a list of numbers"),
+        (["a"], "betas: expected numbers"),
+        ([10**400], "betas: expected numbers"),
         (0.1, "betas: expected a list"),
         ([0.999] * 200, "alpha_bar: expected to fall at every step.*t = 109"),
     ],
@@ -206,7 +214,10 @@ def test_bad_json_fields(change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text, message", [("{", "not valid JSON"), ("[1]", "missing"), ("NaN", "missing")])
+@pytest.mark.parametrize(
+    "text, message",
+    [("{", "not valid JSON"), ("[1]", "missing"), ("NaN", "missing"), ("[" * 100_000, "not valid JSON")],
+)
 def test_foreign_json(text, message):
     with pytest.raises(ValueError, match=f"schedule JSON: {message}"):
         schedules.from_json(text)

@@ -188,7 +188,7 @@ def test_seconds_add_up():
 
 def test_images_that_do_not_fit_the_network_are_refused():
     wrong = dataclasses.replace(images(), images=torch.zeros(3, 2, 4, 4, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="xt: expected"):
+    with pytest.raises(ValueError, match=r"x: expected float images \(B, 1, H, W\), got .*\(1, 2, 4, 4\)"):
         next(train(State(config()), wrong))
 
 

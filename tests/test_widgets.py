@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_edu import schedules, widgets
+from ddpm_edu import plotting, schedules, widgets
 
 LINEAR = schedules.linear()
 PICTURE = torch.linspace(-1, 1, 3 * 8 * 8, dtype=torch.float64).reshape(3, 8, 8)
@@ -99,3 +99,15 @@ def test_controls_and_views_carry_the_classes_that_the_browser_test_looks_for(ma
     for control in controls:
         assert f"ddpm-slider-{view.name}" in control._dom_classes
         assert control.description and control.continuous_update
+
+
+@pytest.mark.parametrize("T", [10, 130])
+def test_noise_slider_refuses_frames_that_do_not_divide_T(T):
+    with pytest.raises(ValueError, match=f"frames: expected a divisor of T = {T}, got 50"):
+        widgets.noise_slider(schedules.linear(T, 0.01, 0.3), PICTURE, NOISE)
+
+
+def test_verdict_has_the_palette_s_colours():
+    good, bad = (widgets.schedule_curves(T, 0.02)["verdict"] for T in (1000, 50))
+    assert good["good"] and good["colour"] == plotting.COLOURS["posterior"]
+    assert not bad["good"] and bad["colour"] == plotting.COLOURS["x0_hat"]

@@ -36,4 +36,4 @@ if __name__ == "__main__":
     try:
         sys.exit(subprocess.run(command(), cwd=ROOT, check=False).returncode)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(0)  # Ctrl-C is the usual way to close the lab
