@@ -136,7 +136,7 @@ def from_json(text: str) -> Schedule:
     """Read the text that `to_json` writes. Raises ValueError that names the field that is missing, extra or wrong."""
     try:
         fields = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"schedule JSON: not valid JSON ({error})") from None
     wanted = {"format", "T", "betas"}
     if (found := set(fields) if isinstance(fields, dict) else set()) != wanted:

@@ -215,3 +215,94 @@ def test_foreign_progress_file(tmp_path):
     (tmp_path / "progress.json").write_text("{")
     with pytest.raises(ValueError, match=r"progress\.json: expected a list"):
         progress()
+
+
+def plus_minus(n):
+    """Mean 0 and, with n - 1 in the denominator, standard error exactly 1 / sqrt(n - 1)."""
+    return np.resize([1.0, -1.0], n)
+
+
+@pytest.mark.parametrize("n", [100, 10_000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_mean_limits_are_4_and_8_standard_errors_on_both_sides(n, sign):
+    se = sign / math.sqrt(n - 1)
+    check_mean("(3.5)", plus_minus(n), want=3.99 * se, wrong={"far": 99 * se, "near": 8.01 * se})
+    check_mean("(3.5)", plus_minus(n), want=0.0, wrong={"far": -99 * se, "near": -8.01 * se})
+    with pytest.raises(CheckFailed, match="more than 4$"):  # and no word of a nearer value
+        check_mean("(3.5)", plus_minus(n), want=4.01 * se, wrong={"far": 99 * se})
+    # 7.99 from the mean of the samples, more than 8 from `want`: what counts is the mean of the samples.
+    with pytest.raises(CheckFailed, match="no power"):
+        check_mean("(3.5)", plus_minus(n), want=-3 * se, wrong={"far": 99 * se, "near": 7.99 * se})
+    assert (checks.AGREE, checks.REJECT) == (4.0, 8.0)
+
+
+def test_close_measures_the_largest_error_against_the_largest_wanted_value():
+    check_close("(1.1)", 1.0, 1.0, tol=0.0)
+    check_close("(1.1)", 1 + 0.9e-10, 1.0)  # the default tolerance, from both sides
+    for got, want, tol in [
+        (1 + 1.1e-10, 1.0, 1e-10),
+        (2.0, 1.0, 0.6),
+        (2e-6, 1e-6, 1e-3),
+        ([1, 1, 1, 2], [1, 1, 1, 1], 0.5),
+    ]:
+        with pytest.raises(CheckFailed):
+            check_close("(1.1)", got, want, tol=tol)
+    assert CheckFailed.__mro__[1] is AssertionError
+
+
+def test_exercise_tolerance_is_1e_9_of_the_largest_value(monkeypatch, capsys):
+    cases = [{"x": 1.0}, {"x": 0.0}, {"x": 1e-6}]
+    monkeypatch.setattr(exercises, "EXERCISES", {"09.1": exercises.Exercise(lambda x: 2 * x, cases, hint="")})
+    exercise("09.1", lambda x: 2 * x * (1 + 0.9e-9) + (1e-10 if x == 0 else 0), strict=True)
+    for wrong in (
+        lambda x: 2 * x * (1 + 1.1e-9),
+        lambda x: 2 * x + (1e-8 if x == 0 else 0),
+        lambda x: 2 * x + (1e-14 if x == 1e-6 else 0),
+    ):
+        with pytest.raises(CheckFailed):
+            exercise("09.1", wrong, strict=True)
+
+
+def test_exercise_that_spoils_its_argument_or_breaks_on_its_own_is_marked_wrong(doubling, capsys):
+    exercise("09.1", lambda x: x.zero_() if isinstance(x, torch.Tensor) else 2 * x)
+    exercise("09.1", lambda x: x.nothing)
+    out = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in out] == ["FAIL", "FAIL"] and "AttributeError" in out[1]
+    exercise("09.1", lambda x: x.mul_(2) if isinstance(x, torch.Tensor) else 2 * x, strict=True)
+
+
+def test_progress_keeps_every_solved_exercise_once_and_in_order(monkeypatch, tmp_path):
+    item = exercises.Exercise(lambda x: 2 * x, [{"x": 1.0}], hint="")
+    monkeypatch.setattr(exercises, "EXERCISES", {"09.1": item, "09.2": item})
+    monkeypatch.setenv("DDPM_EDU_HOME", str(tmp_path / "not" / "yet"))
+    for number in ("09.2", "09.1", "09.2"):
+        exercise(number, lambda x: x + x)
+    path = tmp_path / "not" / "yet" / "progress.json"
+    assert json.loads(path.read_text()) == progress() == ["09.1", "09.2"]
+    assert [p.name for p in path.parent.iterdir()] == ["progress.json"]
+    path.write_text('["09.2", "09.1"]')
+    assert progress() == ["09.1", "09.2"]
+
+
+def test_progress_is_kept_below_home_by_default(doubling, monkeypatch, tmp_path):
+    monkeypatch.delenv("DDPM_EDU_HOME")
+    monkeypatch.setattr(checks.Path, "home", lambda: tmp_path)
+    exercise("09.1", lambda x: x + x)
+    assert (tmp_path / ".ddpm_edu" / "progress.json").exists()
+
+
+def test_progress_survives_a_write_that_fails(doubling, monkeypatch, tmp_path):
+    (tmp_path / "progress.json").write_text('["08.1"]')
+
+    def no_space(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checks.os, "replace", no_space)
+    exercise("09.1", lambda x: x + x)
+    assert progress() == ["08.1"]
+
+
+def test_a_strict_failure_names_the_exercise(doubling):
+    with pytest.raises(CheckFailed) as caught:
+        exercise("09.1", lambda x: x, strict=True)
+    assert caught.value.eq == "09.1"

@@ -33,8 +33,8 @@ def test_L_T_golden(name):
     s, at_0, at_1 = PRIOR_NATS[name]
     # log(1 - alpha_bar_T) cancels against alpha_bar_T: 1e-16 absolute is what float64 leaves of the value at x_0 = 0.
     assert elbo.L_T(s, float64([[0.0]])).item() == pytest.approx(at_0, rel=1e-6, abs=1e-16)
-    assert elbo.L_T(s, float64([[1.0]])).item() == pytest.approx(at_1, rel=1e-6)
-    assert elbo.L_T(s, float64([[-1.0]])).item() == pytest.approx(at_1, rel=1e-6)
+    assert elbo.L_T(s, float64([[1.0]])).item() == pytest.approx(at_1, rel=1e-6, abs=0)
+    assert elbo.L_T(s, float64([[-1.0]])).item() == pytest.approx(at_1, rel=1e-6, abs=0)
 
 
 def test_terms_are_sums_over_dimensions_one_number_per_example():
@@ -251,10 +251,10 @@ def test_validity_of_the_linear_schedule():
     assert v.problem == "" and v.x_T_is_noise
     assert v.alpha_bar_T == pytest.approx(4.035829765375676e-05, rel=1e-10)
     assert v.snr_1 == pytest.approx(9999, rel=1e-9) and v.snr_T == pytest.approx(4.0359926511684205e-05, rel=1e-9)
-    assert v.prior_nats == pytest.approx(6.726790151296379e-06, rel=1e-9)
+    assert v.prior_nats == pytest.approx(6.726790151296379e-06, rel=1e-9, abs=0)
     assert v.prior_bits == pytest.approx(9.704706792376005e-06, rel=1e-9)
-    assert elbo.validity(LINEAR.beta[1:], 1.0).prior_nats == pytest.approx(2.0179556035881968e-05, rel=1e-9)
-    assert elbo.validity(COSINE.beta[1:]).prior_nats == pytest.approx(4.047944859805361e-10, rel=1e-6)
+    assert elbo.validity(LINEAR.beta[1:], 1.0).prior_nats == pytest.approx(2.0179556035881968e-05, rel=1e-9, abs=0)
+    assert elbo.validity(COSINE.beta[1:]).prior_nats == pytest.approx(4.047944859805361e-10, rel=1e-6, abs=0)
 
 
 def test_validity_agrees_with_L_T():
@@ -299,3 +299,49 @@ def test_discrete_refuses_what_is_no_variance(var, bins):
     x0 = float64([[grey(100)]])
     with pytest.raises(ValueError, match="bins, var: expected at least 2 bins and var > 0"):
         elbo.L_0_discrete(x0, x0, float64(var), bins=bins)
+
+
+@pytest.mark.parametrize("level", [-1, 256])
+def test_discrete_refuses_levels_beyond_the_ends(level):
+    with pytest.raises(ValueError, match="x0: expected 256 grey levels"):
+        elbo.L_0_discrete(float64([[grey(level)]]), float64([[0.0]]), float64(1e-4))
+
+
+def test_discrete_takes_float32_pictures():
+    """A level of a float32 picture is off by rounding: it is accepted, and the edges are still open."""
+    x0 = grey(torch.arange(256, dtype=torch.float64))[:, None]
+    mu = x0 + 0.003
+    got, want = elbo.L_0_discrete(x0.float(), mu.float(), torch.tensor(1e-4)), elbo.L_0_discrete(x0, mu, float64(1e-4))
+    torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-6)
+    for sign in (1, -1):  # a little inside of the outermost level
+        x0, mu = sign * float64([[1 - 3e-5]]), sign * float64([[1.02]])
+        want = -math.log(cdf((1.02 - (1 - 3e-5 - 1 / 255)) / 0.01))
+        assert elbo.L_0_discrete(x0, mu, float64(1e-4)).item() == pytest.approx(want, rel=1e-9)
+
+
+def test_loss_simple_refuses_an_output_that_would_broadcast():
+    x0, t = randn(3, 1, 2, 2), torch.tensor([1, 4, 10])
+    with pytest.raises(ValueError, match="eps_model: expected an output of shape"):
+        elbo.loss_simple(SHORT, lambda xt, t: xt.reshape(3, 2, 1, 2), x0, t, x0)
+
+
+def test_x_T_is_noise_below_a_thousandth_of_a_bit():
+    """One step with alpha_bar = a costs about a / 6 nats = 0.24 a bits per dimension: the limit is at a = 0.00414."""
+    for a, noise in ((0.0038, True), (0.0045, False)):
+        v = elbo.validity([1 - a])
+        assert v.x_T_is_noise is noise
+        assert v.prior_bits == pytest.approx(v.prior_nats / math.log(2), rel=1e-12)
+    assert elbo.NOISE_BITS == 1e-3
+
+
+def test_prior_mismatch_keeps_its_digits_where_alpha_bar_T_is_tiny():
+    a = COSINE.alpha_bar[-1].item()
+    want = 0.5 * (a * (1 / 3 - 1) + a + a**2 / 2 + a**3 / 3)  # -log(1 - a) by its series
+    # abs=0, because approx allows 1e-12 otherwise, which is 0.25 % of this number.
+    assert elbo.validity(COSINE.beta[1:]).prior_nats == pytest.approx(want, rel=1e-10, abs=0)
+
+
+def test_second_moment_zero_is_allowed_and_nan_is_not():
+    assert elbo.validity([0.1], 0.0).problem == ""
+    with pytest.raises(ValueError, match="second_moment"):
+        elbo.validity([0.1], math.nan)

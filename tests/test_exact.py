@@ -207,3 +207,49 @@ def test_bad_calls():
     for method in ("x0", "x0_cov", "eps", "reverse"):
         with pytest.raises(ValueError, match=r"t: expected 1\.\.20, got 0"):
             getattr(PLANE, method)(S, points(3), 0)
+
+
+def test_result_is_the_float64_result_rounded_to_the_dtype_of_xt():
+    x = points(200).float()
+    for method in ("log_prob", "score", "x0", "x0_cov", "eps"):
+        f = getattr(PLANE, method)
+        for t in (1, 4, 20):
+            got = f(S, x, t)
+            assert got.dtype == torch.float32 and torch.equal(got, f(S, x.double(), t).float()), method
+    for got, want in zip(PLANE.reverse(S, x, 4), PLANE.reverse(S, x.double(), 4), strict=True):
+        assert got.dtype == torch.float64 and torch.equal(got, want)
+
+
+def test_far_from_the_data_the_nearest_component_is_left():
+    """Where every density underflows: log q and the score are those of the component that decays slowest."""
+    x, abar = torch.tensor([[100.0]], dtype=torch.float64), S.alpha_bar[3].item()
+    var, diff = abar * 0.09 + 1 - abar, 100 - math.sqrt(abar) * 0.8
+    log_p = math.log(0.7) - 0.5 * (diff**2 / var + math.log(2 * math.pi * var))
+    assert LINE.log_prob(S, x, 3).item() == pytest.approx(log_p, rel=1e-12)
+    assert LINE.score(S, x, 3).item() == pytest.approx(-diff / var, rel=1e-12)
+    assert math.isfinite(LINE.x0(S, x, 3).item()) and LINE.reverse(S, x, 3)[0][0, 1] == 1
+
+
+def test_samples_are_drawn_in_float64():
+    x = Mixture([1.0], [[0.0]], [[[1.0]]]).sample(10, torch.Generator().manual_seed(0))
+    assert not torch.equal(x, x.float().double())
+
+
+@pytest.mark.parametrize(
+    "weights, means, covs, message",
+    [
+        ([0.5, 0.5001], M[:, None], V[:, None, None], "weights: expected"),
+        ([0.0, 1.0], M[:, None], V[:, None, None], "weights: expected"),
+        ([0.3, 0.7], M[:, None], V[:1, None, None], r"covs: expected shape \(K, d, d\) = \(2, 1, 1\), got \(1, 1, 1\)"),
+        ([1.0], [[0.0]], [[[0.0]]], "covs: expected symmetric positive definite"),
+        ([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.45, 1.0]]], "covs: expected symmetric positive definite"),
+    ],
+)
+def test_more_bad_mixtures(weights, means, covs, message):
+    with pytest.raises(ValueError, match=message):
+        Mixture(weights, means, covs)
+
+
+def test_xt_without_a_batch_is_refused():
+    with pytest.raises(ValueError, match=r"xt: expected shape \(B, 2\), got \(2,\)"):
+        PLANE.score(S, torch.zeros(2), 4)

@@ -282,3 +282,37 @@ def test_whole_numbers_are_refused(dtype):
         gaussian.q_mean_var(SHORT, x, 1)
     with pytest.raises(ValueError, match="expected floating-point data"):
         gaussian.q_sample(SHORT, randn(2, 3), 1, x)
+
+
+LINEAR = schedules.linear()
+TWO = [
+    "q_step",
+    "q_sample",
+    *(f"{a}_from_{b}" for k in ("x0", "mu", "v", "score") for a, b in ((k, "eps"), ("eps", k))),
+]
+
+
+@pytest.mark.parametrize("t", [1, 2, torch.tensor([1, 2, 3])])
+def test_each_coefficient_is_formed_in_float64_and_cast_last(t):
+    """One operand at a time, so that each coefficient shows: float32 data give the float64 result rounded."""
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    for a, b in ((x, 0 * x), (0 * x, x)):
+        for name in TWO:
+            f = getattr(gaussian, name)
+            torch.testing.assert_close(
+                f(LINEAR, a, t, b).double(), f(LINEAR, a.double(), t, b.double()), rtol=3e-7, atol=0
+            )
+        for got, want in zip(
+            gaussian.posterior_mean_var(LINEAR, a, b, t),
+            gaussian.posterior_mean_var(LINEAR, a.double(), b.double(), t),
+            strict=True,
+        ):
+            torch.testing.assert_close(got.double(), want, rtol=3e-7, atol=0)
+    for got, want in zip(gaussian.q_mean_var(LINEAR, x, t), gaussian.q_mean_var(LINEAR, x.double(), t), strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=3e-7, atol=0)
+
+
+def test_one_bad_variance_among_good_ones_is_refused():
+    zero, mixed = torch.zeros(2), torch.tensor([1.0, 0.0])
+    with pytest.raises(ValueError, match="var: expected variances > 0"):
+        gaussian.normal_log_prob(zero, zero, mixed)

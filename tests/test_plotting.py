@@ -98,3 +98,72 @@ def test_colours_stay_apart_for_colour_blind_readers(kind):
     seen = {name: np.array(BLINDNESS[kind]) @ linear_rgb(colour) for name, colour in plotting.COLOURS.items()}
     for a, b in itertools.combinations(seen, 2):
         assert np.linalg.norm(seen[a] - seen[b]) > 0.1, f"{a} and {b} look alike to {kind} readers"
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_curves_draw_into_the_axes_that_they_are_given():
+    _, (left, right) = plt.subplots(1, 2)
+    assert plotting.curves([1, 2], {"a": [1, 2]}, "t", "y", ax=right) is right and len(right.lines) == 1
+    assert not left.lines
+
+
+def test_image_strip_shows_grey_on_a_fixed_scale_with_titles_on_top_only():
+    dim = [torch.full((2, 1, 4, 4), -0.5), torch.zeros(2, 1, 4, 4)]
+    axes = plotting.image_strip(dim, ["t = 0", "t = 5"])
+    picture = axes[0, 0].images[0]
+    assert picture.get_clim() == (0, 1) and picture.get_cmap().name == "gray"  # half-bright stays half-bright
+    assert [ax.get_title() for ax in axes[1]] == ["", ""]
+    assert all(len(ax.get_xticks()) == len(ax.get_yticks()) == 0 for ax in axes.flat)
+    assert axes[0, 0].figure.get_size_inches() == pytest.approx([2 * 1.15, 2 * 1.15 * 1.05 + 0.3])
+    assert plotting.image_strip([torch.zeros(1, 1, 4, 4)]).shape == (1, 1)
+
+
+def test_to_display_takes_tensors_with_a_graph_and_refuses_four_channels():
+    x = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    assert (plotting.to_display(x) == 0.5).all()
+    with pytest.raises(ValueError, match=r"images: expected shape \(n, 1 or 3, H, W\)"):
+        plotting.to_display(torch.zeros(1, 4, 4, 4))
+
+
+def test_png_takes_axes_arrays_of_axes_and_figures_and_keeps_256_colours_on_white():
+    with plt.rc_context():
+        plotting.use_style()
+        axes = plotting.image_strip([torch.linspace(-1, 1, 256).reshape(1, 1, 16, 16)] * 2, row_labels=["a", "b"])
+        figure = axes[0, 0].figure
+        assert axes[0, 0].images[0].get_interpolation() == "nearest"
+        for what in (figure, axes, axes[0, 0]):
+            picture = Image.open(io.BytesIO(plotting.png(what)))
+            assert picture.mode == "P" and len(picture.getcolors()) > 128
+            assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_png_keeps_what_stands_outside_of_the_axes():
+    ax = plt.subplots(figsize=(2, 2))[1]
+    ax.text(1.5, 0.5, "far to the right", transform=ax.transAxes)
+    width = Image.open(io.BytesIO(plotting.png(ax))).size[0]
+    assert width > 2 * plt.rcParams["figure.dpi"]
+
+
+def test_the_same_figure_gives_the_same_svg():
+    def svg():
+        buffer = io.BytesIO()
+        ax = plotting.curves([1, 2], {"a": [1, 2]}, "t", "y")
+        ax.fill_between([1, 2], [0, 0], [1, 1], hatch="/")  # hatches and clips get hashed names
+        ax.figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+
+    with plt.rc_context():
+        plotting.use_style()
+        assert svg() == svg()
+
+
+def test_each_thing_keeps_its_colour():
+    assert plotting.COLOURS == {
+        "data": "#0072B2", "noise": "#666666", "x0_hat": "#D55E00", "posterior": "#009E73",
+        "prior": "#CC79A7", "model": "#E69F00", "exact": "#000000",
+    }  # fmt: skip

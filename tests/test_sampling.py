@@ -1,5 +1,6 @@
 """Samplers: one step against numpy, whole chains against exact moments, DDIM against its limits."""
 
+import itertools
 import math
 
 import numpy as np
@@ -226,3 +227,53 @@ def test_sampling_leaves_no_graph():
     weight = torch.ones(1, requires_grad=True)
     for step in sampling.sample(SHORT, lambda x, t: weight * x, (2, 1), generator=generator()):
         assert not step.x.requires_grad and not step.x0_hat.requires_grad
+
+
+def test_p_step_keeps_float32_and_looks_at_every_variance_that_it_uses():
+    x, t = randn(3, 2).float(), torch.tensor([1, 2, 10])
+    assert sampling.p_step(SHORT, x, t, x, SHORT.beta, x).dtype == torch.float32
+    var = SHORT.beta.clone()
+    var[0] = math.nan  # there is no step 0
+    assert sampling.p_step(SHORT, x, t, x, var, x).isfinite().all()
+    var[3] = math.nan
+    for bad in (var, SHORT.beta[1:]):
+        with pytest.raises(ValueError, match="var: expected a table of T \\+ 1 = 11"):
+            sampling.p_step(SHORT, x, 3, x, bad, x)
+
+
+RUNS = [("sample", {}), ("ddim", {"steps": 5}), ("ddim", {"steps": 5, "eta": 1.0})]
+
+
+@pytest.mark.parametrize("run, extra", RUNS)
+def test_no_sampler_leaves_a_graph_and_the_default_is_float32(run, extra):
+    weight = torch.ones(1, requires_grad=True)
+    steps = list(getattr(sampling, run)(SHORT, lambda x, t: weight * x, (2, 1), generator=generator(), **extra))
+    for step in steps:
+        assert not step.x.requires_grad and not step.x0_hat.requires_grad
+        assert step.x.dtype == step.x0_hat.dtype == torch.float32
+
+
+@pytest.mark.parametrize("run, extra", RUNS)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_clip_holds_both_bounds_in_both_samplers(run, extra, sign):
+    args = (SHORT, lambda xt, t: sign * 9 * torch.ones_like(xt), (4, 2))
+    clipped = list(getattr(sampling, run)(*args, generator=generator(), clip_x0=True, **extra))
+    free = list(getattr(sampling, run)(*args, generator=generator(), **extra))
+    assert (clipped[0].x0_hat == -sign).all() and (free[0].x0_hat * -sign > 1).all()
+    assert all(step.x0_hat.abs().max() <= 1 for step in clipped)
+
+
+def test_ddim_uses_the_noise_that_belongs_to_the_clipped_prediction():
+    steps = list(
+        sampling.ddim(SHORT, lambda x, t: 9 * torch.ones_like(x), (4, 2), steps=5, generator=generator(), clip_x0=True)
+    )
+    for now, then in itertools.pairwise(steps):
+        a, b = SHORT.alpha_bar[now.t].item(), SHORT.alpha_bar[then.t].item()
+        eps_hat = (now.x - math.sqrt(a) * now.x0_hat) / math.sqrt(1 - a)
+        torch.testing.assert_close(then.x, math.sqrt(b) * now.x0_hat + math.sqrt(1 - b) * eps_hat, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("eta", [-0.5, math.nan])
+def test_more_bad_eta(eta):
+    with pytest.raises(ValueError, match="eta: expected a number from 0 to 1"):
+        next(sampling.ddim(SHORT, lambda x, t: x, (1, 1), steps=2, eta=eta, generator=generator()))

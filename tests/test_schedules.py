@@ -1,8 +1,10 @@
 """Schedules against golden values, closed forms and a second library; bad input gets one line that names it."""
 
+import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,8 +39,8 @@ def test_golden_values(name):
     s = getattr(schedules, name)()
     assert s.T == 1000 and len(s.beta) == 1001
     for t, (alpha_bar, snr, beta) in GOLDEN[name].items():
-        assert s.alpha_bar[t].item() == pytest.approx(alpha_bar, rel=1e-10)
-        assert s.snr[t].item() == pytest.approx(snr, rel=1e-10)
+        assert s.alpha_bar[t].item() == pytest.approx(alpha_bar, rel=1e-10, abs=0)
+        assert s.snr[t].item() == pytest.approx(snr, rel=1e-10, abs=0)
         assert s.beta[t].item() == pytest.approx(beta, rel=1e-10)
         assert s.alpha[t].item() == pytest.approx(1 - beta, rel=1e-12)
 
@@ -216,7 +218,7 @@ def test_bad_json_fields(change, message):
 
 @pytest.mark.parametrize(
     "text, message",
-    [("{", "not valid JSON"), ("[1]", "missing"), ("NaN", "missing"), ("[" * 100_000, "not valid JSON")],
+    [("{", "not valid JSON"), ("[1]", "missing"), ("NaN", "missing"), ("[" * 100_000, "not valid JSON"), ("1" * 5000, "not valid JSON")],
 )
 def test_foreign_json(text, message):
     with pytest.raises(ValueError, match=f"schedule JSON: {message}"):
@@ -268,3 +270,67 @@ def test_agrees_with_a_second_library(diffusers):
         # Their tables are float32 and count from 0: index t - 1. That costs 1.4e-3 in the smallest cosine betas.
         torch.testing.assert_close(ours.alpha_bar[1:], other.alphas_cumprod.double(), rtol=2e-4, atol=1e-9)
         torch.testing.assert_close(ours.beta[1:], other.betas.double(), rtol=2e-3, atol=0)
+
+
+def test_defaults_of_sigmoid_and_constant():
+    s = schedules.sigmoid()
+    assert s.T == 1000 and s.beta[1000] == 0.999
+    g = [1 / (1 + math.exp(-u)) for u in (-3.0, -1.5, 3.0)]
+    assert s.alpha_bar[250].item() == pytest.approx((g[2] - g[1]) / (g[2] - g[0]), rel=1e-10)
+    assert schedules.constant().T == 1000 and schedules.constant().beta[1] == 0.01
+
+
+def test_tables_that_contradict_each_other_or_hold_nan_are_refused():
+    s = schedules.linear(3, 0.1, 0.3)
+    nan_alpha = s.alpha.clone()
+    nan_alpha[2] = math.nan
+    slightly = s.alpha_bar * torch.tensor([1, 1, 1, 1 - 1e-6], dtype=torch.float64)
+    for alpha, alpha_bar in [(nan_alpha, s.alpha_bar), (s.alpha, slightly), (s.alpha.sqrt(), s.alpha_bar.sqrt())]:
+        with pytest.raises(ValueError, match="alpha, alpha_bar: expected 1 - beta"):
+            Schedule(s.beta, alpha, alpha_bar)
+    beta = torch.tensor([0, 0.1, 1.5], dtype=torch.float64)
+    with pytest.raises(ValueError, match="betas: expected numbers strictly between 0 and 1"):
+        Schedule(beta, 1 - beta, torch.cumprod(1 - beta, 0))
+    with pytest.raises(ValueError, match="beta: expected a float64 tensor of shape"):
+        Schedule(s.beta[:1], s.alpha[:1], s.alpha_bar[:1])
+    with pytest.raises(ValueError, match="beta: expected a float64 tensor of shape"):
+        Schedule(s.beta[:, None], s.alpha[:, None], s.alpha_bar[:, None])
+
+
+def test_a_schedule_is_a_frozen_value_without_a_graph():
+    s = Schedule.from_betas(torch.tensor([0.1, 0.2], requires_grad=True))
+    assert not s.beta.requires_grad and not s.alpha_bar.requires_grad
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        s.beta = s.alpha
+    assert (s == Schedule.from_betas([0.1, 0.2])) is False and len({s, s}) == 1  # compared by identity
+
+
+def test_cosine_without_offset_starts_with_tiny_betas():
+    beta = schedules.cosine(100_000, s=0.0).beta[1].item()
+    assert beta == pytest.approx(math.sin(math.pi / 2 / 100_000) ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: schedules.cosine(max_beta=0.0), "max_beta: expected"),
+        (lambda: schedules.sigmoid(tau=-1.0), "start, end, tau: expected"),
+        (lambda: schedules.sigmoid(start=3.0, end=3.0), "start, end, tau: expected"),
+        (lambda: schedules.scaled_linear(beta_T=1.5), "beta_1, beta_T: expected"),
+        (lambda: Schedule.from_betas(None), "betas: expected .*got None"),
+        (lambda: Schedule.from_betas([None]), r"betas: expected .*got \[None\]"),
+        (lambda: at(torch.arange(4.0), torch.tensor([1]), torch.tensor(1.0)), "t: expected an int or an int64 tensor"),
+    ],
+)
+def test_more_bad_calls(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_numpy_integers_empty_batches_and_the_place_of_the_result():
+    assert schedules.linear(np.int64(3), 0.1, 0.3).T == 3
+    table = torch.tensor([0.0, 0.1, 0.2, 0.3], dtype=torch.float64)
+    assert at(table, np.int64(2), torch.zeros(2)).item() == 0.2
+    assert at(table, torch.tensor([3, 1]), torch.zeros(2)).tolist() == [0.3, 0.1]  # every digit of float64
+    assert at(table, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, 4)).shape == (0, 1, 1)
+    assert at(table, 2, torch.zeros(2, device="meta")).device.type == "meta"

@@ -512,3 +512,8 @@ def test_contents_are_on_disk_before_the_name_changes(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, lambda *a, name=name, original=original: (calls.append(name), original(*a))[1])
     training.write_whole(tmp_path / "file", b"x" * 100)
     assert calls == ["fsync", "replace"] and (tmp_path / "file").read_bytes() == b"x" * 100
+
+
+def test_the_noise_has_a_seed_of_its_own_far_from_the_seeds_that_people_choose():
+    for seed in range(5):
+        assert State(config(seed=seed)).generator.initial_seed() > 2**32

@@ -3,9 +3,11 @@
 import io
 import math
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets import widget, widget_link
 from PIL import Image
 
 from ddpm_edu import plotting, schedules, widgets
@@ -111,3 +113,52 @@ def test_verdict_has_the_palette_s_colours():
     good, bad = (widgets.schedule_curves(T, 0.02)["verdict"] for T in (1000, 50))
     assert good["good"] and good["colour"] == plotting.COLOURS["posterior"]
     assert not bad["good"] and bad["colour"] == plotting.COLOURS["x0_hat"]
+
+
+def test_noise_slider_is_linked_starts_at_the_clean_picture_and_has_51_positions(monkeypatch):
+    strips = []
+    real = plotting.image_strip
+    monkeypatch.setattr(plotting, "image_strip", lambda *a, **k: strips.append((a, k)) or real(*a, **k))
+    ipywidgets.Widget.close_all()
+    panel = widgets.noise_slider(LINEAR, PICTURE, NOISE)
+    slider, view = panel.children
+    assert slider.value == view.value == 0 and len(view.values) == 51 and view.name == "noise"
+    [link] = [one for one in widget._instances.values() if isinstance(one, widget_link.Link)]
+    assert link.source == (slider, "value") and link.target == (view, "value")
+    assert view.alt == panel.alt != ""
+    [(([rows], titles), _)] = strips
+    times = [0, 200, 400, 600, 800, 1000]
+    for picture, title, t in zip(rows, titles, times, strict=True):
+        xt, text = widgets.noised(LINEAR, PICTURE, NOISE, t)
+        assert torch.equal(picture, xt) and title.startswith(f"t = {t}\n")
+        assert title.endswith("clean" if t == 0 else text.rpartition("SNR ")[2])
+
+
+@pytest.mark.parametrize("T, points", [(10, 11), (100, 101), (1000, 101)])
+def test_schedule_curves_say_what_they_draw(T, points):
+    data = widgets.schedule_curves(T, 0.015)
+    picture, noise = data["series"]
+    assert len(picture["x"]) == len(noise["x"]) == points
+    assert (picture["label"], noise["label"]) == ("picture √ᾱₜ", "noise √(1−ᾱₜ)")
+    assert (picture["colour"], noise["colour"]) == (plotting.COLOURS["data"], plotting.COLOURS["noise"])
+    assert picture["dash"] == "" and noise["dash"] != ""
+    assert data["xlim"] == [0, 1] and data["ylim"][0] == 0 and data["ylim"][1] >= 1
+    assert data["readout"].startswith(f"T = {T}, β_T = 0.015: ")
+    assert data["verdict"]["text"].endswith("(limit 0.001 bits/dim)")
+
+
+def test_schedule_slider_draws_a_good_and_a_bad_schedule_where_no_kernel_runs(monkeypatch):
+    drawn = []
+    real = plotting.png
+    monkeypatch.setattr(plotting, "png", lambda axes: drawn.append(axes) or real(axes))
+    panel = widgets.schedule_slider()
+    T, beta_T, view = panel.children
+    assert view.name == "schedule" and view.alt == panel.alt != ""
+    assert (T.min, T.max, T.step) == (10, 1000, 10) and (beta_T.min, beta_T.max, beta_T.step) == (0.005, 0.3, 0.005)
+    [axes] = drawn
+    for ax, steps in zip(np.ravel(axes), (1000, 50), strict=True):
+        data = widgets.schedule_curves(steps, 0.02)
+        assert ax.get_title() == f"{data['readout']}\n{data['verdict']['text']}"
+        for line, series in zip(ax.lines, data["series"], strict=True):
+            assert line.get_ydata() == pytest.approx(series["y"]) and line.get_color() == series["colour"]
+            assert line.get_linestyle() == ("--" if series["dash"] else "-") and line.get_label() == series["label"]
