@@ -218,7 +218,13 @@ def test_bad_json_fields(change, message):
 
 @pytest.mark.parametrize(
     "text, message",
-    [("{", "not valid JSON"), ("[1]", "missing"), ("NaN", "missing"), ("[" * 100_000, "not valid JSON"), ("1" * 5000, "not valid JSON")],
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "missing"),
+        ("NaN", "missing"),
+        ("[" * 100_000, "not valid JSON"),
+        ("1" * 5000, "not valid JSON"),
+    ],
 )
 def test_foreign_json(text, message):
     with pytest.raises(ValueError, match=f"schedule JSON: {message}"):
