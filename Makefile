@@ -33,15 +33,17 @@ $(TEST): pyproject.toml constraints.txt | $(VENV)/bin/python
 lab: $(COURSE)
 	$(BIN)/python tools/lab.py
 
-# Two lanes, because most of the time goes to one core: the tests on the screen, linters and notebooks behind them.
+# The browser first and alone, since it measures how fast a slider redraws. Then two lanes, because most of the time goes
+# to one core: the other tests on the screen, linters and notebooks behind them.
 # One thread each keeps the lanes from fighting over two cores.
 test: export OMP_NUM_THREADS = 1
 # What its reader has solved is no part of a chapter: a folder that is not there stands for nothing solved.
 test: export DDPM_EDU_HOME = $(CURDIR)/build/nothing-solved
 test: $(TEST)
 	@log=$$(mktemp); lane=; trap 'kill $$lane 2>/dev/null; rm -f "$$log"' EXIT; trap 'exit 130' INT TERM; \
+	status=0; $(BIN)/python -m pytest tests/test_browser.py || status=1; \
 	$(MAKE) -k --no-print-directory lint nbval >"$$log" 2>&1 & lane=$$!; \
-	status=0; $(BIN)/python -m pytest || status=1; \
+	$(BIN)/python -m pytest --ignore tests/test_browser.py || status=1; \
 	wait $$lane || status=1; cat "$$log"; \
 	[ $$status = 0 ] && echo "make test: everything holds" || echo "make test: FAILED, see above"; exit $$status
 
