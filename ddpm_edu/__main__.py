@@ -479,7 +479,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         message, status = str(error), 2
     except RuntimeError as error:
-        if "allocate" not in str(error) and "out of memory" not in str(error):
+        if not any(sign in str(error) for sign in ("allocate", "out of memory", "overflow")):
             raise
         message, status = "not enough memory: expected smaller numbers for --batch or --n", 2
     print(f"{PROG} {args.command}: error: {' '.join(message.splitlines())}", file=sys.stderr)

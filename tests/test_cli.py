@@ -758,9 +758,10 @@ def test_a_picture_cannot_be_written_over_a_folder(refused, trained, tmp_path):
     assert f"argument --out: expected the name of a file, got the folder {tmp_path / 'a.png'}" in said
 
 
-def test_more_than_the_memory_holds_is_one_line(command, trained, tmp_path):
+@pytest.mark.parametrize("n", [10**13, 2**63 - 1])
+def test_more_than_the_memory_holds_is_one_line(command, trained, tmp_path, n):
     weights, out = trained / "weights.safetensors", tmp_path / "g.png"
-    status, printed, err = command("sample", "--weights", weights, "--n", 10**13, "--out", out)
+    status, printed, err = command("sample", "--weights", weights, "--n", n, "--out", out)
     assert status == 2 and printed == "" and "Traceback" not in err
     assert err.splitlines()[-1].endswith("not enough memory: expected smaller numbers for --batch or --n")
     assert not out.exists()
