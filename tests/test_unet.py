@@ -2,8 +2,8 @@
 
 import json
 import math
-import os
 import re
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -39,15 +39,9 @@ def images(net: UNet, batch: int = 2) -> Tensor:
 # --- the same function as diffusers' network -------------------------------------------------------------------------
 
 
-def diffusers_unet(width: int, dropout: float = 0.0) -> nn.Module:
+def diffusers_unet(diffusers: ModuleType, width: int, dropout: float = 0.0) -> nn.Module:
     """UNet2DModel as google/ddpm-cifar10-32 configures it, at any width."""
-    try:
-        from diffusers import UNet2DModel
-    except ImportError:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip("diffusers is not installed, so there is no second U-Net to compare with")
-    return UNet2DModel(
+    return diffusers.UNet2DModel(
         sample_size=32,
         block_out_channels=(width, 2 * width, 2 * width, 2 * width),
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
@@ -99,9 +93,9 @@ def our_name(name: str) -> str:
     return name
 
 
-def pair(width: int, dropout: float = 0.0) -> tuple[UNet, nn.Module]:
+def pair(diffusers: ModuleType, width: int, dropout: float = 0.0) -> tuple[UNet, nn.Module]:
     """Our network and diffusers' with the same random weights, float64, eval mode."""
-    theirs = diffusers_unet(width, dropout).double().eval()
+    theirs = diffusers_unet(diffusers, width, dropout).double().eval()
     randomise(theirs)
     ours = UNet(width=width, dropout=dropout).double().eval()
     ours.load_state_dict({our_name(name): value for name, value in theirs.state_dict().items()})
@@ -113,8 +107,8 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return ((got - want).abs().max() / want.abs().max()).item()
 
 
-def test_cifar10_network_equals_diffusers():
-    ours, theirs = pair(width=128)
+def test_cifar10_network_equals_diffusers(diffusers):
+    ours, theirs = pair(diffusers, width=128)
     xt = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     t = torch.tensor([1, 700])
     with torch.no_grad():
@@ -146,8 +140,8 @@ def with_fixed_masks(net: nn.Module) -> None:
             module.forward = fixed(module.p)
 
 
-def test_narrow_network_equals_diffusers_with_gradients_and_dropout():
-    ours, theirs = pair(width=32, dropout=0.1)
+def test_narrow_network_equals_diffusers_with_gradients_and_dropout(diffusers):
+    ours, theirs = pair(diffusers, width=32, dropout=0.1)
     for module in theirs.modules():  # diffusers has one number of groups for all layers
         if isinstance(module, nn.GroupNorm):
             module.num_groups = GROUPS[module.num_channels]
