@@ -19,6 +19,7 @@ import numpy as np
 from ddpm_edu import exercises
 
 AGREE = 4.0  # standard errors within which a sample mean agrees with `want`
+ALIGNED = f"\n{'':52}"  # starts a further line below the text of a check
 REJECT = 8.0  # standard errors by which a sample mean must miss each named wrong value
 
 
@@ -42,12 +43,16 @@ class Result:
 results: list[Result] = []
 
 
-def check_close(eq: str, got: Any, want: Any, tol: float = 1e-10, slip: str = "") -> None:
+def check_close(
+    eq: str, got: Any, want: Any, tol: float = 1e-10, slip: str = "", wrong: dict[str, Any] | None = None
+) -> None:
     """Two routes to one quantity: passes if max|got - want| <= tol * max|want|.
 
     ``got`` and ``want`` are numbers, lists, arrays or tensors of the same shape (nothing is broadcast), not empty,
-    without NaN or infinity. Where ``want`` is zero everywhere the error is absolute. ``slip`` says what usually causes
-    a disagreement and is shown on failure. Raises CheckFailed; ValueError unless 0 <= tol < 1.
+    without NaN or infinity. Where ``want`` is zero everywhere the error is absolute. ``wrong`` names what likely
+    mistakes would give, each of the shape of ``want``: the check fails unless it misses ``got`` by more than 10 ``tol``
+    and by more than one in a million, and each one rejected gets a line below the first. ``slip`` says what usually
+    causes a disagreement and is shown on failure. Raises CheckFailed; ValueError unless 0 <= tol < 1.
     """
     if not 0 <= tol < 1:
         raise ValueError(f"tol: expected a relative error in [0, 1), got {tol}")
@@ -58,11 +63,20 @@ def check_close(eq: str, got: Any, want: Any, tol: float = 1e-10, slip: str = ""
     scale = float(np.abs(b).max()) or 1.0
     difference = np.abs(a - b)
     error = float(difference.max()) / scale
-    if error <= tol:
-        _record(eq, True, f"{error:.1e} <= {tol:.0e}")
-    else:
+    if error > tol:
         worst = np.unravel_index(int(difference.argmax()), difference.shape)
         _record(eq, False, f"{error:.1e} > {tol:.0e}: got {a[worst]:.6g}, want {b[worst]:.6g}{_where(worst)}", slip)
+    lines = [f"{error:.1e} <= {tol:.0e}"]
+    for name, value in (wrong or {}).items():
+        c = _array(value)
+        if c.shape != b.shape:
+            _record(eq, False, f"wrong answer {name!r}: shapes differ: got {c.shape}, want {b.shape}")
+        # NaN is how some mistakes end: it is no answer at all, and rejected
+        miss = float(np.abs(a - c).max()) / scale if not np.isnan(c).any() else math.inf
+        if miss <= max(10 * tol, 1e-6):
+            _record(eq, False, f"no power: {name!r} misses by {miss:.1e} only")
+        lines.append(f"rejects an error of {miss:.1e}: {name}")
+    _record(eq, True, ALIGNED.join(lines))
 
 
 def check_mean(eq: str, samples: Any, want: float, wrong: dict[str, float]) -> None:
@@ -90,7 +104,7 @@ def check_mean(eq: str, samples: Any, want: float, wrong: dict[str, float]) -> N
         _record(eq, False, f"no power: cannot tell {want:.4f} from {wrong[weakest]:.4f} ({weakest}), take more samples")
     else:
         rejected = [f"rejects {wrong[name]:.4f}, {away[name]:.0f} s.e. away: {name}" for name in wrong]
-        _record(eq, True, f"\n{'':52}".join([text, *rejected]))
+        _record(eq, True, ALIGNED.join([text, *rejected]))
 
 
 def exercise(number: str, student: Callable[..., Any], strict: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -306,3 +307,36 @@ def test_a_strict_failure_names_the_exercise(doubling):
     with pytest.raises(CheckFailed) as caught:
         exercise("09.1", lambda x: x, strict=True)
     assert caught.value.eq == "09.1"
+
+
+def test_check_close_rejects_the_named_wrong_answers(capsys):
+    checks.check_close(
+        "(3.4) variance", [0.25, 1.0], [0.25, 1.0], wrong={"its root": [0.5, 1.0], "nan": [math.nan, 1.0]}
+    )
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("ok   (3.4) variance") and first.endswith("0.0e+00 <= 1e-10")
+    assert [line.strip() for line in rest] == ["rejects an error of 2.5e-01: its root", "rejects an error of inf: nan"]
+
+
+@pytest.mark.parametrize(
+    ("tol", "wrong", "message"),
+    [
+        (1e-10, 1 + 9e-7, "no power: 'slip' misses by 9.0e-07 only"),
+        (1e-3, 1.009, "no power: 'slip' misses by 9.0e-03 only"),
+        (1e-10, 1.0, "no power: 'slip' misses by 0.0e+00 only"),
+        (1e-10, [2.0], "wrong answer 'slip': shapes differ: got (1,), want ()"),
+    ],
+)
+def test_check_close_fails_when_it_cannot_tell_a_wrong_answer(tol, wrong, message):
+    with pytest.raises(checks.CheckFailed, match=re.escape(message)):
+        checks.check_close("(3.4) power", 1.0, 1.0, tol, wrong={"slip": wrong})
+
+
+@pytest.mark.parametrize(("tol", "wrong"), [(1e-10, 1 + 2e-6), (1e-3, 1.011)])
+def test_check_close_needs_no_more_distance_than_it_says(tol, wrong):
+    checks.check_close("(3.4) power", 1.0, 1.0, tol, wrong={"slip": wrong})
+
+
+def test_check_close_measures_a_wrong_answer_from_the_scale_of_the_right_one():
+    with pytest.raises(checks.CheckFailed, match="no power"):
+        checks.check_close("(3.4) scale", [1e6, 1.0], [1e6, 1.0], wrong={"small entry": [1e6, 1.5]})

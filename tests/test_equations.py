@@ -58,13 +58,13 @@ ENTRY = '["3.1"]\nfunction = "gaussian.q_mean_var"\ntest = "test_gaussian.py::te
 
 
 def toy_course(root: Path, markdown: str, stdout: str = CHECK, toml: str = ENTRY) -> Path:
-    for folder in ("notebooks", "tests", "ddpm_edu"):
-        (root / folder).mkdir()
+    for folder in ("notebooks", "tests/equations", "ddpm_edu"):
+        (root / folder).mkdir(parents=True)
     cell = new_code_cell("...", outputs=[new_output("stream", name="stdout", text=stdout)])
     nbformat.write(
         new_notebook(cells=[new_markdown_cell(markdown), cell]), root / "notebooks" / "03_forward_process.ipynb"
     )
-    (root / "tests" / "equations.toml").write_text(toml)
+    (root / "tests" / "equations" / "03.toml").write_text(toml)
     (root / "tests" / "test_gaussian.py").write_text("def test_closed_form():\n    pass\n")
     (root / "ddpm_edu" / "gaussian.py").write_text("def q_mean_var():\n    pass\n")
     return root
@@ -92,8 +92,8 @@ def test_a_covered_toy_course_has_no_fault(tmp_path):
         (r"$$a \tag{3.1} \\ b \tag{3.2}$$", {}, "expected one"),
         ("$$a \\tag{3.1}$$\n\\begin{align} b \\end{align}", {}, "displayed without $$"),
         (r"$$a \tag*{(definition)}$$", {}, "a check names (3.1), which no equation carries"),
-        (r"$$a \tag{3.1}$$", {"toml": ""}, 'equations.toml: ["3.1"]: expected function, test'),
-        (r"$$a \tag{3.1}$$", {"toml": ENTRY + '["3.2"]\n'}, "equations.toml: [3.2] names no equation"),
+        (r"$$a \tag{3.1}$$", {"toml": ""}, 'tests/equations: ["3.1"]: expected function, test'),
+        (r"$$a \tag{3.1}$$", {"toml": ENTRY + '["3.2"]\n'}, "tests/equations: [3.2] names no equation"),
         (r"$$a \tag{3.1}$$", {"toml": ENTRY.replace("q_mean", "p_mean")}, "no p_mean_var in gaussian.py"),
         (r"$$a \tag{3.1}$$", {"toml": ENTRY.replace("test_closed", "test_open")}, "no test_open_form in test_gaussian"),
         (r"$$a \tag{3.1}$$", {"toml": ENTRY.replace("test_g", "test_h")}, "no test_closed_form in test_haussian"),

@@ -1,6 +1,7 @@
 """References of the exercises beside independent answers, and slips that the cases must tell from the right answer."""
 
-import math
+import importlib
+from pathlib import Path
 
 import course
 import notebook
@@ -8,38 +9,17 @@ import pytest
 
 from ddpm_edu import checks, exercises
 
-RIGHT = {
-    "03.1": lambda alpha_bar_r, alpha_bar_t: (
-        math.exp((math.log(alpha_bar_t) - math.log(alpha_bar_r)) / 2), (alpha_bar_r - alpha_bar_t) / alpha_bar_r
-    ),
-    "03.2": lambda x0, alpha_bar_t, eps: alpha_bar_t**0.5 * x0 + (1 - alpha_bar_t) ** 0.5 * eps,
-    "03.3": lambda beta, T: (1 - beta) ** (2 * T) * (1 - 1 / (2 - beta)) + 1 / (2 - beta),  # around the fixed point
-}  # fmt: skip
-SLIPS = {
-    "03.1": [
-        lambda alpha_bar_r, alpha_bar_t: (alpha_bar_t / alpha_bar_r, 1 - alpha_bar_t / alpha_bar_r),
-        lambda alpha_bar_r, alpha_bar_t: (math.sqrt(alpha_bar_t), 1 - alpha_bar_t),  # as if r were 0
-        lambda alpha_bar_r, alpha_bar_t: ((alpha_bar_t / alpha_bar_r) ** 0.5, (1 - alpha_bar_t / alpha_bar_r) ** 0.5),
-        lambda alpha_bar_r, alpha_bar_t: (math.sqrt(alpha_bar_t / alpha_bar_r), alpha_bar_r - alpha_bar_t),
-    ],
-    "03.2": [
-        lambda x0, alpha_bar_t, eps: alpha_bar_t**0.5 * x0 + (1 - alpha_bar_t) * eps,  # the bug to find
-        lambda x0, alpha_bar_t, eps: alpha_bar_t * x0 + (1 - alpha_bar_t) ** 0.5 * eps,
-        lambda x0, alpha_bar_t, eps: alpha_bar_t**0.5 * x0 - (1 - alpha_bar_t) ** 0.5 * eps,
-    ],
-    "03.3": [
-        lambda beta, T: 1.0,  # with the root
-        lambda beta, T: 1 / (2 - beta),  # the limit, whatever T
-        lambda beta, T: (1 - beta) ** (2 * (T + 1)) * (1 - 1 / (2 - beta)) + 1 / (2 - beta),  # one step too many
-        lambda beta, T: 1 / (2 - beta) - (1 - beta) ** (2 * T) / (2 - beta),  # starts from variance 0
-    ],
-}  # fmt: skip
+ANSWERS = [
+    importlib.import_module(f"answers.{path.stem}") for path in sorted((Path(__file__).parent / "answers").glob("*.py"))
+]
+RIGHT = {number: answer for module in ANSWERS for number, answer in module.RIGHT.items()}
+SLIPS = {number: slips for module in ANSWERS for number, slips in module.SLIPS.items()}
 
 
 def test_every_exercise_has_an_independent_answer_and_named_slips():
     assert set(RIGHT) == set(SLIPS) == set(exercises.EXERCISES)
     for number, item in exercises.EXERCISES.items():
-        assert len(item.cases) >= 3 and len(item.hint) > 20 and item.tol <= 1e-6, number
+        assert len(SLIPS[number]) >= 3 and len(item.cases) >= 3 and len(item.hint) > 20 and item.tol <= 1e-6, number
 
 
 @pytest.mark.parametrize("number", exercises.EXERCISES)

@@ -2,6 +2,7 @@
 
     python tools/course.py           # a table: chapter, seconds, checks passed; changes no file
     python tools/course.py --write   # the same, then store the cleaned outputs in the notebooks
+    python tools/course.py --write notebooks/04_posterior.ipynb   # only this one
 
 A stored notebook holds nothing that differs between two runs, so a second ``--write`` changes no byte.
 """
@@ -163,7 +164,9 @@ def _last_line(text: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Execute every notebook of the course in a fresh kernel.")
     parser.add_argument("--write", action="store_true", help="store the cleaned outputs in the notebooks")
-    return run(notebooks(), store=parser.parse_args().write)
+    parser.add_argument("notebooks", nargs="*", type=Path, help="these only; all of them if none is named")
+    arguments = parser.parse_args()
+    return run([path.resolve() for path in arguments.notebooks] or notebooks(), store=arguments.write)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python tools/equations.py --check   # exit status 1 where it is not current
 
 A displayed equation carries ``\\tag{chapter.number}`` or ``\\tag*{(definition)}``. For each tag, a check in the
-chapter's stored outputs must name it, and tests/equations.toml must say which package function states it and which test
-holds that.
+chapter's stored outputs must name it, and tests/equations/NN.toml must say which package function states it and which
+test holds that.
 """
 
 import argparse
@@ -32,7 +32,7 @@ LINE_BREAK = re.compile(r"\\\\(?:\[[^\]]*\])?")
 
 @dataclass(frozen=True)
 class Equation:
-    """A tagged result: where it stands, what it says, which passed checks name it, its entry in equations.toml."""
+    """A tagged result: where it stands, what it says, which passed checks name it, its entry in tests/equations."""
 
     tag: str
     chapter: str
@@ -67,8 +67,11 @@ def passed_checks(notebook: NotebookNode) -> dict[str, list[str]]:
 
 
 def entries(root: Path) -> dict[str, dict]:
-    """tests/equations.toml: tag -> function, test and, for most, corrupt."""
-    return tomllib.loads((root / "tests" / "equations.toml").read_text(encoding="utf-8"))
+    """tests/equations/NN.toml, one for each chapter: tag -> function, test and, for most, corrupt."""
+    found: dict[str, dict] = {}
+    for path in sorted((root / "tests" / "equations").glob("*.toml")):
+        found |= tomllib.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def collect(root: Path = course.ROOT) -> tuple[list[Equation], list[str]]:
@@ -116,19 +119,19 @@ def collect(root: Path = course.ROOT) -> tuple[list[Equation], list[str]]:
             if tag.startswith(f"{chapter}.") and tag not in tags
         ]
     tags = {equation.tag for equation in equations}
-    faults += [f"equations.toml: [{tag}] names no equation" for tag in listed if tag not in tags]
+    faults += [f"tests/equations: [{tag}] names no equation" for tag in listed if tag not in tags]
     return equations, faults
 
 
 def _entry_faults(root: Path, tag: str, entry: dict) -> list[str]:
     if not {"function", "test"} <= entry.keys() <= {"function", "test", "corrupt"}:
         got = ", ".join(entry) or "nothing"
-        return [f'equations.toml: ["{tag}"]: expected function, test and possibly corrupt, got {got}']
+        return [f'tests/equations: ["{tag}"]: expected function, test and possibly corrupt, got {got}']
     module, _, function = entry["function"].partition(".")
     file, _, test = entry["test"].partition("::")
     places = [(root / "ddpm_edu" / f"{module}.py", function.split(".")), (root / "tests" / file, test.split("::"))]
     return [
-        f'equations.toml: ["{tag}"]: no {".".join(names)} in {path.name}'
+        f'tests/equations: ["{tag}"]: no {".".join(names)} in {path.name}'
         for path, names in places
         if not (path.is_file() and _defines(ast.parse(path.read_text(encoding="utf-8")), names))
     ]

@@ -1,19 +1,8 @@
-"""Reference answers and cases of the exercises, by chapter, out of the reader's sight. Spoilers below."""
+"""Chapter 03: the jump between two times, a missing root, the factor without its root."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-
-@dataclass(frozen=True)
-class Exercise:
-    """A reference solution, the keyword arguments of each case, a hint, and the relative tolerance."""
-
-    reference: Callable[..., Any]
-    cases: list[dict[str, Any]]
-    hint: str
-    tol: float = 1e-9
+from ddpm_edu.exercises.exercise import Exercise
 
 
 def _jump(alpha_bar_r: float, alpha_bar_t: float) -> tuple[float, float]:
