@@ -1,14 +1,21 @@
-"""Run the code cells of a notebook in this process, as they are or with one piece of code replaced."""
+"""Run the code cells of a notebook without a kernel, as they are or with one piece of code replaced."""
 
 import contextlib
+import functools
 import io
+import json
+import os
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import course
 import matplotlib
+import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.display import display
+from matplotlib import pyplot
 
 from ddpm_edu import checks
 
@@ -21,14 +28,6 @@ def code(path: Path, skip: set[str] = NO_CHECKS) -> list[str]:
     return [cell.source for cell in cells if not skip.intersection(cell.metadata.get("tags", []))]
 
 
-def corrupted(cells: list[str], old: str, new: str) -> list[str]:
-    """The cells with the one place that reads ``old`` replaced."""
-    count = sum(cell.count(old) for cell in cells)
-    if count != 1:
-        raise ValueError(f"corrupt: expected {old!r} exactly once in the chapter's code, found {count} times")
-    return [cell.replace(old, new) for cell in cells]
-
-
 def run(path: Path, cells: list[str], until: str | None = None) -> list[checks.Result]:
     """Execute cells in one namespace in the notebook's folder; what the checks said, in order.
 
@@ -36,25 +35,79 @@ def run(path: Path, cells: list[str], until: str | None = None) -> list[checks.R
     that cell would have defined, is a consequence and passed over. With ``until``, the run ends at the first red
     check of that tag.
     """
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    with _stage(path) as namespace:
+        _execute(path, cells, namespace, until)
+    return list(checks.results)
 
-    namespace = {"__name__": "__main__", "display": display}
+
+def run_corrupted(path: Path, cells: list[str], corruptions: dict[str, tuple[str, str]]) -> dict[str, set[str]]:
+    """Tag -> tags of the red checks when its corruption (old, new) is in force, each as by `run` with that tag.
+
+    The cells are executed once. Where a corruption sets in, a forked child goes on with the corrupted code, so that
+    what came before is not computed again.
+    """
+    found = {}
+    torch.set_num_threads(1)  # a child has none of its parent's threads
+    places = {tag: _place(cells, old) for tag, (old, _) in corruptions.items()}
+    with _stage(path) as namespace:
+        for number, cell in enumerate(cells):
+            for tag, (old, new) in corruptions.items():
+                if places[tag] == number:
+                    rest = [cell.replace(old, new), *cells[number + 1 :]]
+                    found[tag] = _in_child(functools.partial(_execute, path, rest, namespace, tag))
+            _execute(path, [cell], namespace)
+    return found
+
+
+def _place(cells: list[str], old: str) -> int:
+    """Number of the cell that holds ``old``; ValueError unless it stands in the chapter's code exactly once."""
+    count = sum(cell.count(old) for cell in cells)
+    if count != 1:
+        raise ValueError(f"corrupt: expected {old!r} exactly once in the chapter's code, found {count} times")
+    return next(number for number, cell in enumerate(cells) if old in cell)
+
+
+@contextlib.contextmanager
+def _stage(path: Path) -> Iterator[dict[str, Any]]:
+    """An empty namespace in the notebook's folder, with no window, no output and no warning."""
+    matplotlib.use("Agg")
     checks.results.clear()
     with contextlib.chdir(path.parent), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        for number, cell in enumerate(cells, 1):
-            source = compile(TransformerManager().transform_cell(cell), f"{path.name}, code cell {number}", "exec")
-            try:
-                exec(source, namespace)
-            except Exception:
-                if not red(checks.results):
-                    raise
-            finally:
-                pyplot.close("all")
-            if until in red(checks.results):
-                break
-    return list(checks.results)
+        yield {"__name__": "__main__", "display": display}
+
+
+def _execute(path: Path, cells: list[str], namespace: dict[str, Any], until: str | None = None) -> None:
+    for cell in cells:
+        source = compile(TransformerManager().transform_cell(cell), f"{path.name}: {cell[:40]!r}", "exec")
+        try:
+            exec(source, namespace)
+        except Exception:
+            if not red(checks.results):
+                raise
+        finally:
+            pyplot.close("all")
+        if until in red(checks.results):
+            break
+
+
+def _in_child(work: Callable[[], None]) -> set[str]:
+    """Tags of the checks that are red after ``work`` in a forked child, or where it raised, what."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            answer = sorted(red(checks.results))
+        except BaseException as error:
+            answer = [f"{type(error).__name__}: {error}"]
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = json.loads(pipe.read() or '["the child died"]')
+    os.waitpid(child, 0)
+    return set(answer)
 
 
 def red(results: list[checks.Result]) -> set[str]:

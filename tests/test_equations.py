@@ -42,13 +42,18 @@ def test_every_equation_of_a_chapter_is_corrupted(chapter):
     assert [tag for tag in tags(chapter) if tag not in CORRUPTIONS] == []
 
 
+@functools.cache
+def red_when_corrupted(chapter: int) -> dict[str, set[str]]:
+    path = CHAPTERS[chapter]
+    mine = {tag: change for tag, change in CORRUPTIONS.items() if int(tag.split(".")[0]) == chapter}
+    return notebook.run_corrupted(path, notebook.code(path), mine)
+
+
 @pytest.mark.parametrize("tag", CORRUPTIONS)
 def test_corrupting_the_code_turns_the_check_of_its_equation_red(tag):
     chapter = int(tag.split(".")[0])
-    path = CHAPTERS[chapter]
     assert tag in uncorrupted(chapter)
-    cells = notebook.corrupted(notebook.code(path), *CORRUPTIONS[tag])
-    assert tag in notebook.red(notebook.run(path, cells, until=tag))
+    assert tag in red_when_corrupted(chapter)[tag]
 
 
 # The coverage itself must be able to fail: toy courses with one fault each.
@@ -131,17 +136,28 @@ def toy(tmp_path):
 def test_the_runner_reports_green_and_red(toy):
     cells = notebook.code(toy)
     assert notebook.green(notebook.run(toy, cells)) == {"3.1", "3.2"}
-    results = notebook.run(toy, notebook.corrupted(cells, "a = 2.0", "a = 3.0"))
+    results = notebook.run(toy, [cell.replace("a = 2.0", "a = 3.0") for cell in cells])
     assert notebook.red(results) == {"3.1"}
     assert notebook.green(results) == set()
 
 
+def test_each_corruption_acts_alone_and_leaves_the_run_as_it_was(toy):
+    cells = notebook.code(toy)
+    corruptions = {"3.1": ("2 * a", "a + a + 1"), "3.2": ("b = a", "b = a + 1")}
+    assert notebook.run_corrupted(toy, cells, corruptions) == {"3.1": {"3.1"}, "3.2": {"3.2"}}
+    assert notebook.green(notebook.checks.results) == {"3.1", "3.2"}
+    assert notebook.run_corrupted(toy, cells, {"3.2": ("2 * a, 4.0", "4.0, 2 * a")}) == {"3.2": set()}
+
+
 def test_the_runner_does_not_hide_an_error_that_no_check_explains(toy):
-    cells = notebook.corrupted(notebook.code(toy), "a = 2.0", "a = oops")
+    cells = notebook.code(toy)
     with pytest.raises(NameError, match="oops"):
-        notebook.run(toy, cells)
+        notebook.run(toy, [cell.replace("a = 2.0", "a = oops") for cell in cells])
+    assert notebook.run_corrupted(toy, cells, {"3.1": ("a = 2.0", "a = oops")}) == {
+        "3.1": {"NameError: name 'oops' is not defined"}
+    }
 
 
 def test_a_corruption_that_is_not_found_once_is_refused(toy):
     with pytest.raises(ValueError, match="'a' exactly once"):
-        notebook.corrupted(notebook.code(toy), "a", "b")
+        notebook.run_corrupted(toy, notebook.code(toy), {"3.1": ("a", "b")})
