@@ -11,6 +11,7 @@ from ipywidgets.widgets import widget, widget_link
 from PIL import Image
 
 from ddpm_edu import plotting, schedules, widgets
+from ddpm_edu.widgets import panels
 
 LINEAR = schedules.linear()
 PICTURE = torch.linspace(-1, 1, 3 * 8 * 8, dtype=torch.float64).reshape(3, 8, 8)
@@ -162,3 +163,31 @@ def test_schedule_slider_draws_a_good_and_a_bad_schedule_where_no_kernel_runs(mo
         for line, series in zip(ax.lines, data["series"], strict=True):
             assert line.get_ydata() == pytest.approx(series["y"]) and line.get_color() == series["colour"]
             assert line.get_linestyle() == ("--" if series["dash"] else "-") and line.get_label() == series["label"]
+
+
+BARS = {
+    "series": [
+        {"label": "one", "colour": "#0072B2", "dash": "", "kind": "bar", "x": [0, 1], "y": [2.0, 3.0]},
+        {"label": "two", "colour": "#D55E00", "dash": "", "kind": "bar", "x": [0, 1], "y": [1.0, -1.0]},
+        {"label": "area", "colour": "#009E73", "dash": "7 4", "kind": "area", "x": [0, 1], "y": [0.5, 1.5]},
+    ],
+    "xlabel": "term", "ylabel": "nats", "xlim": [-0.5, 1.5], "ylim": [-2, 4], "xticks": [0, 1], "yticks": [-1, 0, 3],
+    "xlabels": ["L_T", "L_0"], "ylabels": ["low", "zero", "high"], "readout": "two terms",
+}  # fmt: skip
+
+
+def test_static_bars_stand_side_by_side_and_an_area_is_filled_to_zero(monkeypatch):
+    drawn = []
+    real = plotting.png
+    monkeypatch.setattr(plotting, "png", lambda axes: drawn.append(axes) or real(axes))
+    assert Image.open(io.BytesIO(panels.static_curves(BARS))).size[0] > 200
+    [[[ax]]] = drawn
+    lefts = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in ax.patches]
+    want = [(-0.4, 0.4, 2.0), (0.6, 0.4, 3.0), (0.0, 0.4, 1.0), (1.0, 0.4, -1.0)]
+    assert lefts == [pytest.approx(bar, abs=1e-12) for bar in want]
+    [line], [area] = ax.lines, ax.collections
+    assert line.get_ydata() == pytest.approx([0.5, 1.5]) and line.get_linestyle() == "--"
+    assert area.get_paths()[0].vertices[:, 1].min() == 0 and area.get_paths()[0].vertices[:, 1].max() == 1.5
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["L_T", "L_0"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["low", "zero", "high"]
+    assert ax.get_title() == "two terms"
