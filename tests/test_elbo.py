@@ -345,3 +345,59 @@ def test_second_moment_zero_is_allowed_and_nan_is_not():
     assert elbo.validity([0.1], 0.0).problem == ""
     with pytest.raises(ValueError, match="second_moment"):
         elbo.validity([0.1], math.nan)
+
+
+# -- every step, every example -----------------------------------------------------------------------------------------
+
+
+def test_L_t_at_every_t_adds_precisions():
+    beta = SHORT.beta[1:].numpy()
+    alpha_bar = np.cumprod(1 - beta)
+    for t in range(2, SHORT.T + 1):
+        b, before = beta[t - 1], alpha_bar[t - 2]
+        var = 1 / ((1 - b) / b + 1 / (1 - before))
+        mean = var * (math.sqrt(1 - b) / b * -0.4 + math.sqrt(before) / (1 - before) * 0.7)
+        want = 0.5 * (var / 0.3 - 1 - math.log(var / 0.3) + (mean - 0.1) ** 2 / 0.3)
+        got = elbo.L_t(SHORT, float64([[0.7]]), float64([[-0.4]]), t, float64([[0.1]]), float64(0.3))
+        assert got.item() == pytest.approx(want, rel=1e-10)
+
+
+def test_every_example_has_its_own_t_and_its_own_variance():
+    x0, xt, mu = randn(3, 2), randn(3, 2, seed=1), randn(3, 2, seed=2)
+    t, var = torch.tensor([2, 5, 10]), float64([[0.1], [0.4], [0.9]])
+    grid = grey(torch.tensor([[3.0, 100.0], [0.0, 255.0], [40.0, 41.0]], dtype=torch.float64))
+    L_t, L_0 = elbo.L_t(SHORT, x0, xt, t, mu, var), elbo.L_0_gaussian(x0, mu, var)
+    discrete = elbo.L_0_discrete(grid, 0.5 * mu, var)
+    for i in range(3):
+        one = slice(i, i + 1)
+        assert L_t[i] == elbo.L_t(SHORT, x0[one], xt[one], int(t[i]), mu[one], var[i])[0]
+        assert L_0[i] == elbo.L_0_gaussian(x0[one], mu[one], var[i])[0]
+        assert discrete[i] == elbo.L_0_discrete(grid[one], 0.5 * mu[one], var[i])[0]
+
+
+def test_L_T_belongs_to_T_and_to_this_direction():
+    """On a short chain T and T - 1, and the two directions of the KL, are far apart."""
+    abar = math.prod(1 - b for b in SHORT.beta[1:].tolist())
+    want = 0.5 * (abar * 0.25 + (1 - abar) - 1 - math.log(1 - abar))
+    assert elbo.L_T(SHORT, float64([[0.5]])).item() == pytest.approx(want, rel=1e-9)
+    two = schedules.Schedule.from_betas([0.3, 0.4])
+    want = 0.5 * (0.42 * 0.25 + 0.58 - 1 - math.log(0.58))
+    assert elbo.L_T(two, float64([[0.5]])).item() == pytest.approx(want, rel=1e-12)
+
+
+def test_loss_weights_by_hand_at_every_t():
+    beta = SHORT.beta[1:].numpy()
+    abar = np.cumprod(1 - beta)
+    got = elbo.loss_weight(SHORT, 0.5 * SHORT.beta)[1:]
+    np.testing.assert_allclose(got, beta**2 / (2 * 0.5 * beta * (1 - beta) * (1 - abar)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", [0, 1, 100, 254, 255])
+@pytest.mark.parametrize("z", [-3.0, -0.4, 0.0, 0.4, 3.0])
+def test_the_mass_of_a_bin_by_the_cdf_on_both_sides(level, z):
+    std = 0.015
+    mu = grey(level) + z * std
+    low = -math.inf if level == 0 else (grey(level) - 1 / 255 - mu) / std
+    high = math.inf if level == 255 else (grey(level) + 1 / 255 - mu) / std
+    got = elbo.L_0_discrete(float64([[grey(level)]]), float64([[mu]]), float64(std**2)).item()
+    assert got == pytest.approx(-math.log(cdf(high) - cdf(low)), rel=1e-9)

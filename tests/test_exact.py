@@ -253,3 +253,61 @@ def test_more_bad_mixtures(weights, means, covs, message):
 def test_xt_without_a_batch_is_refused():
     with pytest.raises(ValueError, match=r"xt: expected shape \(B, 2\), got \(2,\)"):
         PLANE.score(S, torch.zeros(2), 4)
+
+
+@pytest.mark.parametrize("t", [1, 2])
+def test_the_first_reverse_kernels_by_bayes_on_a_grid(t):
+    """At t = 1 the kernel is q(x_0 | x_1), a mixture and not a point: mean and variance against Bayes' rule."""
+    u = np.linspace(-7, 7, 40_001)
+    before, beta = S.alpha_bar[t - 1].item(), S.beta[t].item()
+    prior = np.zeros_like(u)
+    for w, m, v in zip(W, M, V, strict=True):
+        var = before * v + 1 - before
+        prior += w / math.sqrt(var) * np.exp(-((u - math.sqrt(before) * m) ** 2) / (2 * var))
+    for xt in (-1.0, -0.05, 0.3):
+        p = prior * np.exp(-((xt - math.sqrt(1 - beta) * u) ** 2) / (2 * beta))
+        p /= p.sum()
+        mean = (p * u).sum()
+        weights, means, covs = (
+            a.flatten().numpy() for a in LINE.reverse(S, torch.tensor([[xt]], dtype=torch.float64), t)
+        )
+        assert (weights * means).sum() == pytest.approx(mean, rel=1e-9)
+        spread = (weights * (covs + (means - mean) ** 2)).sum()
+        assert spread == pytest.approx((p * (u - mean) ** 2).sum(), rel=1e-9)
+
+
+def test_reverse_kernel_at_t_1_is_the_law_of_x0_given_x1():
+    x = points(5)
+    weights, means, covs = PLANE.reverse(S, x, 1)
+    mean = torch.einsum("bk,bkd->bd", weights, means)
+    torch.testing.assert_close(mean, PLANE.x0(S, x, 1), rtol=1e-10, atol=1e-12)
+    centred = means - mean[:, None]
+    cov = torch.einsum("bk,bkij->bij", weights, covs.expand(5, 3, 2, 2))
+    cov = cov + torch.einsum("bk,bki,bkj->bij", weights, centred, centred)
+    torch.testing.assert_close(cov, PLANE.x0_cov(S, x, 1), rtol=1e-9, atol=1e-12)
+
+
+def test_each_component_of_the_samples_has_its_covariance():
+    """One component at a time, with unequal variances: L L^T and not L^T L, and two noises and not one."""
+    n = 200_000
+    for k, (m, c) in enumerate(zip(M2, C2, strict=True)):
+        x = Mixture([1.0], m[None], c[None]).sample(n, torch.Generator().manual_seed(k)).numpy() - m
+        for i, j in ((0, 0), (0, 1), (1, 1)):
+            product = x[:, i] * x[:, j]
+            assert abs(product.mean() - c[i, j]) < 4 * product.std() / math.sqrt(n)
+    root = np.linalg.cholesky(C2[0])
+    assert np.abs(root.T @ root - C2[0]).max() > 0.05  # the wrong order is far away
+
+
+def test_chapman_kolmogorov_the_kernel_carries_q_t_to_q_of_the_step_before():
+    """The integral of q(x_{t-1} | x_t) q(x_t) over x_t is q(x_{t-1}), at every t."""
+    u = torch.linspace(-9, 9, 3001, dtype=torch.float64)[:, None]
+    at_points = torch.tensor([-1.2, -0.3, 0.8], dtype=torch.float64)
+    for t in range(1, S.T + 1):
+        q_t = LINE.log_prob(S, u, t).exp()
+        weights, means, covs = LINE.reverse(S, u, t)
+        var = covs[..., 0, 0]
+        for x in at_points:
+            kernel = (weights * (-0.5 * (x - means[..., 0]) ** 2 / var).exp() / (2 * math.pi * var).sqrt()).sum(1)
+            got = (kernel * q_t).sum().item() * 0.006
+            assert got == pytest.approx(math.exp(LINE.log_prob(S, x.reshape(1, 1), t - 1).item()), rel=1e-9)

@@ -316,3 +316,82 @@ def test_one_bad_variance_among_good_ones_is_refused():
     zero, mixed = torch.zeros(2), torch.tensor([1.0, 0.0])
     with pytest.raises(ValueError, match="var: expected variances > 0"):
         gaussian.normal_log_prob(zero, zero, mixed)
+
+
+# -- every step by itself ----------------------------------------------------------------------------------------------
+
+SCHEDULES = pytest.mark.parametrize("s", [SHORT, LINEAR, COSINE], ids=["short", "linear", "cosine"])
+
+
+def tables(s):
+    """beta, alpha_bar_{t-1} and alpha_bar_t for t = 1..T, the products taken here."""
+    beta = s.beta[1:].numpy()
+    alpha_bar = np.concatenate([[1.0], np.cumprod(1 - beta)])
+    return beta, alpha_bar[:-1], alpha_bar[1:]
+
+
+def per_t(s, x):
+    """A constant for every t = 1..T, and those t."""
+    return torch.full((s.T,), x, dtype=torch.float64), torch.arange(1, s.T + 1)
+
+
+@SCHEDULES
+def test_the_posterior_adds_precisions_at_every_t(s):
+    beta, before, _ = tables(s)
+    (x0, t), (xt, _) = per_t(s, 0.7), per_t(s, -0.4)
+    mean, var = gaussian.posterior_mean_var(s, x0, xt, t)
+    assert mean[0].item() == pytest.approx(0.7, rel=1e-10) and var[0] == 0
+    precision = (1 - beta[1:]) / beta[1:] + 1 / (1 - before[1:])
+    want = (np.sqrt(1 - beta[1:]) / beta[1:] * -0.4 + np.sqrt(before[1:]) / (1 - before[1:]) * 0.7) / precision
+    np.testing.assert_allclose(var[1:], 1 / precision, rtol=1e-9)
+    np.testing.assert_allclose(mean[1:], want, rtol=1e-9)
+
+
+@SCHEDULES
+def test_neighbours_have_one_joint_law_forwards_and_backwards(s):
+    """Mean and covariance of (x_{t-1}, x_t) given x_0 = 1: by a step forwards from q(x_{t-1}), and by the posterior."""
+    _, before, _ = tables(s)
+    (one, t), (zero, _) = per_t(s, 1.0), per_t(s, 0.0)
+    on_x0, var = gaussian.posterior_mean_var(s, one, zero, t)
+    on_xt, _ = gaussian.posterior_mean_var(s, zero, one, t)
+    mean_t, var_t = gaussian.q_mean_var(s, one, t)
+    on_x_prev, noise = gaussian.q_step(s, one, t, zero), gaussian.q_step(s, zero, t, one)
+    v = 1 - before  # of x_{t-1}
+    for got, want in [
+        (on_x0 + on_xt * mean_t, np.sqrt(before)),
+        (on_xt**2 * var_t + var, v),
+        (on_xt * var_t, on_x_prev.numpy() * v),
+        (mean_t, on_x_prev.numpy() * np.sqrt(before)),
+        (var_t, on_x_prev.numpy() ** 2 * v + noise.numpy() ** 2),
+    ]:
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(on_x_prev**2 + noise**2, np.ones(s.T), rtol=1e-12)
+
+
+@SCHEDULES
+def test_every_conversion_is_its_definition_at_every_t(s):
+    beta, _, now = tables(s)
+    (x0, t), (eps, _) = per_t(s, 0.7), per_t(s, -1.2)
+    xt = torch.from_numpy(np.sqrt(now) * 0.7 - np.sqrt(1 - now) * 1.2)
+    want = {
+        "x0": np.full(s.T, 0.7),
+        "mu": (xt.numpy() + beta / np.sqrt(1 - now) * 1.2) / np.sqrt(1 - beta),
+        "v": -np.sqrt(now) * 1.2 - np.sqrt(1 - now) * 0.7,
+        "score": -(xt.numpy() - np.sqrt(now) * 0.7) / (1 - now),
+    }
+    # The cosine schedule ends with alpha_bar_T = 2e-9: what is divided by its root loses digits there.
+    for name, value in want.items():
+        got = getattr(gaussian, f"{name}_from_eps")(s, xt, t, eps)
+        np.testing.assert_allclose(got, value, rtol=1e-7, err_msg=name)
+        back = getattr(gaussian, f"eps_from_{name}")(s, xt, t, torch.from_numpy(value))
+        np.testing.assert_allclose(back, eps, rtol=1e-7, err_msg=name)
+    np.testing.assert_allclose(gaussian.q_sample(s, x0, t, eps), xt, rtol=1e-12)
+
+
+@pytest.mark.parametrize("var1, var2", [(0.5, 2.0), (2.0, 0.5)])
+def test_normal_kl_has_a_direction(var1, var2):
+    """Against torch.distributions, both ways round, with means that differ."""
+    p = torch.distributions.Normal(float64(0.3), float64(var1).sqrt())
+    q = torch.distributions.Normal(float64(-0.6), float64(var2).sqrt())
+    got = gaussian.normal_kl(float64(0.3), float64(var1), float64(-0.6), float64(var2))
+    assert got.item() == pytest.approx(torch.distributions.kl_divergence(p, q).item(), rel=1e-12)

@@ -38,6 +38,7 @@ ARROWS = {
     "widgets": {"plotting", *MATHS},
     "exercises": MATHS,
     "checks": {"exercises"},
+    "bugs": {"checks", "evaluate", "exact", "mlp", "training"},
 }
 EVERYTHING = {"__init__": set(), "__main__": set(ARROWS)}
 

@@ -277,3 +277,119 @@ def test_ddim_uses_the_noise_that_belongs_to_the_clipped_prediction():
 def test_more_bad_eta(eta):
     with pytest.raises(ValueError, match="eta: expected a number from 0 to 1"):
         next(sampling.ddim(SHORT, lambda x, t: x, (1, 1), steps=2, eta=eta, generator=generator()))
+
+
+# -- one step at a time: what the moments of the last sample do not show -----------------------------------------------
+
+LARGE = schedules.Schedule.from_betas([0.1, 0.3, 0.5, 0.8])
+EVERY_T = [(t, beta) for t, beta in enumerate([0.1, 0.3, 0.5, 0.8], 1)]
+
+
+def within(x, want, wrong):
+    """The mean of x is ``want`` to 4 standard errors, and every wrong value is 8 away."""
+    error = x.std().item() / math.sqrt(len(x))
+    assert abs(x.mean().item() - want) < 4 * error
+    assert all(abs(x.mean().item() - other) > 8 * error for other in wrong)
+
+
+def noises(n=20_000, c=0.5):
+    """t -> the noise that `sample` added on the way from t to t - 1, where the network says eps = c x_t."""
+    steps = list(sampling.sample(LARGE, lambda x, t: c * x, (n, 1), generator=generator(), dtype=torch.float64))
+    found, abar = {}, 1.0
+    for t, beta in EVERY_T:
+        abar *= 1 - beta
+        mean = (1 - beta / math.sqrt(1 - abar) * c) / math.sqrt(1 - beta) * steps[-t - 1].x
+        found[t] = (steps[-t].x - mean).flatten()
+    return found
+
+
+def test_each_step_of_the_sampler_has_its_own_variance_and_the_last_has_none():
+    found = noises()
+    assert found[1].abs().max() < 1e-12
+    for (t, beta), (_, below) in zip(EVERY_T[1:], EVERY_T, strict=False):
+        within(found[t], 0.0, [math.sqrt(beta)])
+        within(found[t] ** 2, beta, [below, beta**2, math.sqrt(beta)])
+
+
+def test_the_noises_of_two_steps_and_of_two_examples_are_independent():
+    found = noises()
+    for a, b in ((4, 3), (4, 2), (3, 2)):
+        within(found[a] * found[b], 0.0, [math.sqrt(LARGE.beta[a] * LARGE.beta[b])])
+    for t in (4, 3, 2):
+        within(found[t][::2] * found[t][1::2], 0.0, [LARGE.beta[t]])
+
+
+def test_neighbours_in_the_sampler_have_their_joint_law():
+    """With the exact eps of normal data the pair (x_t, x_{t-1}) has a covariance that an affine map gives."""
+    m, var0, n = 0.3, 0.25, 20_000
+    data = Mixture([1.0], [[m]], [[[var0]]])
+    steps = list(sampling.sample(LARGE, oracle(data, LARGE), (n, 1), generator=generator(), dtype=torch.float64))
+    mean, v = 0.0, 1.0
+    for now, then in itertools.pairwise(steps):
+        beta, abar = LARGE.beta[now.t].item(), LARGE.alpha_bar[now.t].item()
+        vt = abar * var0 + 1 - abar
+        k = (1 - beta / vt) / math.sqrt(1 - beta)
+        x, y = now.x.flatten() - mean, then.x.flatten()
+        mean = k * mean + beta * math.sqrt(abar) * m / (vt * math.sqrt(1 - beta))
+        within(x * (y - mean), k * v, [v, 0.0] if abs(k) > 0.1 else [v])
+        v = k * k * v + (beta if now.t > 1 else 0.0)
+        within((y - mean) ** 2, v, [v + beta] if now.t == 1 else [v - beta])
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_a_ddim_jump_over_several_steps_has_the_stated_mean_and_variance(eta):
+    """From t = 4 to 2, where eps_hat = 1: between neighbours beta_t in the variance would do as well."""
+    n, a, b = 50_000, LARGE.alpha_bar[4].item(), LARGE.alpha_bar[2].item()
+    first, second, _ = sampling.ddim(
+        LARGE, lambda x, t: torch.ones_like(x), (n, 1), steps=2, eta=eta, generator=generator(), dtype=torch.float64
+    )
+    assert (first.t, second.t) == (4, 2)
+    var = eta**2 * (1 - b) / (1 - a) * (1 - a / b)
+    rest = (second.x - math.sqrt(b / a) * (first.x - math.sqrt(1 - a))).flatten()
+    mean = math.sqrt(1 - b - var)
+    within(rest, mean, [math.sqrt(1 - b)])
+    by_beta = eta**2 * (1 - b) / (1 - a) * LARGE.beta[4].item()
+    within((rest - mean) ** 2, var, [by_beta, sampling.beta_tilde(LARGE)[4].item() * eta**2, 0.0])
+    within((rest - mean)[::2] * (rest - mean)[1::2], 0.0, [var])  # no two examples share their noise
+
+
+def test_the_noises_of_two_ddim_jumps_are_independent():
+    steps = list(sampling.ddim(LARGE, lambda x, t: 0 * x, (20_000, 1), steps=4, eta=1.0, generator=generator()))
+    rest = []
+    for now, then in itertools.pairwise(steps[:-1]):
+        a, b = LARGE.alpha_bar[now.t].item(), LARGE.alpha_bar[then.t].item()
+        rest.append((then.x - math.sqrt(b / a) * now.x).flatten().double())
+    for first, second in itertools.combinations(rest, 2):
+        within(first * second, 0.0, [(first.std() * second.std()).item()])
+
+
+@pytest.mark.parametrize("run, extra", RUNS)
+def test_the_clip_bounds_each_value_by_itself_also_at_t_1(run, extra):
+    """A prediction of which one coordinate alone is out of range: that one is cut, the other is left as it is."""
+
+    def model(xt, t):
+        x0_hat = torch.tensor([0.4, 3.0]).expand_as(xt)
+        return gaussian.eps_from_x0(SHORT, xt, t, x0_hat)
+
+    *steps, last = getattr(sampling, run)(SHORT, model, (3, 2), generator=generator(), clip_x0=True, **extra)
+    want = torch.tensor([0.4, 1.0]).expand(3, 2)
+    for step in steps:
+        torch.testing.assert_close(step.x0_hat, want, rtol=0, atol=2e-3)
+    torch.testing.assert_close(last.x, want, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("run, extra", RUNS)
+def test_the_clip_changes_nothing_where_nothing_is_out_of_range(run, extra):
+    def model(xt, t):
+        return gaussian.eps_from_x0(SHORT, xt, t, 0.9 * torch.tanh(xt))
+
+    one, other = (
+        list(
+            getattr(sampling, run)(
+                SHORT, model, (4, 2), generator=generator(), clip_x0=clip, dtype=torch.float64, **extra
+            )
+        )
+        for clip in (True, False)
+    )
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a.x, b.x, rtol=0, atol=0)

@@ -340,3 +340,24 @@ def test_numpy_integers_empty_batches_and_the_place_of_the_result():
     assert at(table, torch.tensor([3, 1]), torch.zeros(2)).tolist() == [0.3, 0.1]  # every digit of float64
     assert at(table, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, 4)).shape == (0, 1, 1)
     assert at(table, 2, torch.zeros(2, device="meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("make", [schedules.linear, schedules.cosine, schedules.scaled_linear, schedules.sigmoid])
+def test_each_step_multiplies_by_one_alpha_and_int_and_tensor_times_agree(make):
+    s = make(20)
+    x, t = torch.zeros(20, 1), torch.arange(1, 21)
+    before, now, alpha = at(s.alpha_bar, t - 1, x), at(s.alpha_bar, t, x), at(s.alpha, t, x)
+    torch.testing.assert_close(before * alpha, now, rtol=1e-12, atol=0)
+    assert before[0] == 1  # t = 1 starts from clean data
+    for table in (s.beta, s.alpha, s.alpha_bar):
+        assert at(table, t, x).flatten().tolist() == [at(table, r, x).item() for r in range(1, 21)]
+        assert at(table, torch.tensor([0]), x[:1]).item() == at(table, 0, x).item() == table[0]
+
+
+def test_linear_reaches_beta_T_and_cosine_its_clip_however_short():
+    for T in (2, 3, 10):
+        assert schedules.linear(T, 0.1, 0.3).beta[[1, -1]].tolist() == pytest.approx([0.1, 0.3], rel=1e-12)
+        assert schedules.cosine(T).beta[-1] == 0.999
+        assert (schedules.cosine(T).beta[1:-1] < 0.999).all()
+    one = schedules.cosine(1)
+    assert one.beta[1] == 0.999 and one.alpha_bar[1].item() == pytest.approx(0.001, rel=1e-12)

@@ -1,0 +1,863 @@
+"""The checks of the gallery: each compares one piece of the package with a second route that shares no code with it.
+
+The routes: formulas written out by hand, Bayes' rule on a grid, quadrature, sums of Gaussians, and seeded draws that
+are shown to reject named wrong answers. The chain is short with large steps, since on a long one with small steps a
+slip of one step moves every number too little to be seen. `CHECKS` maps a name to the function that runs the check.
+"""
+
+import contextlib
+import io
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_edu import checks, data, elbo, evaluate, gaussian, mlp, sampling, schedules, training, unet
+from ddpm_edu.bugs import learner
+from ddpm_edu.checks import CheckFailed, Result, check_close, check_mean
+from ddpm_edu.exact import Mixture
+from ddpm_edu.schedules import Schedule
+
+Check = Callable[[str], None]
+CHECKS: dict[str, Check] = {}
+
+
+def examine(names: Iterable[str] | None = None, show: bool = False) -> list[Result]:
+    """Run checks, all by default; one that raises anything is red. With ``show`` their lines are printed."""
+    _run.cache_clear()  # it ran the code of another moment
+    before, found = len(checks.results), []
+    for name in CHECKS if names is None else names:
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                CHECKS[name](name)
+            except CheckFailed as error:
+                found.append(Result(name, False, str(error)))
+            except Exception as error:  # a bug may break the code that it stands in
+                found.append(Result(name, False, f"FAIL {name:<46} {type(error).__name__}: {error}"))
+            else:
+                found.append(Result(name, True, checks.results[-1].line))
+        if show:
+            print(found[-1].line)
+    del checks.results[before:]  # what was broken on purpose is no result of the session
+    return found
+
+
+def _check(name: str) -> Callable[[Check], Check]:
+    def register(run: Check) -> Check:
+        CHECKS[name] = run
+        return run
+
+    return register
+
+
+# A chain of ten steps, written down by hand. Index 0 is clean data.
+T = 10
+BETA = [0.0, 0.02, 0.07, 0.12, 0.16, 0.2, 0.27, 0.33, 0.4, 0.5, 0.6]
+ALPHA = [1 - beta for beta in BETA]
+ABAR = [math.prod(ALPHA[: t + 1]) for t in range(T + 1)]
+TIMES = range(1, T + 1)
+S = Schedule.from_betas(BETA[1:])
+NO_NOISE = torch.zeros(6, 2, dtype=torch.float64)
+
+
+def _posterior(t: int) -> tuple[float, float, float]:
+    """Factors on x_0 and x_t and the variance of q(x_{t-1} | x_t, x_0): for Gaussians the precisions add."""
+    if t == 1:
+        return 1.0, 0.0, 0.0
+    from_step, from_start = ALPHA[t] / BETA[t], 1 / (1 - ABAR[t - 1])
+    var = 1 / (from_step + from_start)
+    return var * math.sqrt(ABAR[t - 1]) * from_start, var * math.sqrt(ALPHA[t]) / BETA[t], var
+
+
+def _log_normal(x: Tensor, mean: float, var: float) -> Tensor:
+    return -0.5 * ((x - mean) ** 2 / var + math.log(2 * math.pi * var))
+
+
+def _float64(values: object) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=_generator(seed), dtype=torch.float64)
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _ones(x: Tensor, t: Tensor) -> Tensor:
+    return torch.ones_like(x)
+
+
+# -- schedules ---------------------------------------------------------------------------------------------------------
+
+
+@_check("linear schedule: betas evenly spaced")
+def _(name: str) -> None:
+    check_close(name, schedules.linear(5, 0.1, 0.3).beta, [0, 0.1, 0.15, 0.2, 0.25, 0.3])
+
+
+@_check("scaled linear: roots of beta evenly spaced")
+def _(name: str) -> None:
+    check_close(name, schedules.scaled_linear(3, 0.01, 0.25).beta, [0, 0.01, 0.09, 0.25])
+
+
+@_check("cosine: alpha_bar follows its formula")
+def _(name: str) -> None:
+    f = [math.cos((t / 20 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(20)]
+    check_close(name, schedules.cosine(20).alpha_bar[:20], [f_t / f[0] for f_t in f])
+
+
+@_check("cosine: the last beta is 0.999")
+def _(name: str) -> None:
+    check_close(name, schedules.cosine(20).beta[-1], 0.999)
+
+
+@_check("alpha_bar: product of the alphas from 1 on")
+def _(name: str) -> None:
+    check_close(name, learner.alpha_bar_table(BETA[1:]), ABAR)
+    check_close(name, Schedule.from_betas(BETA[1:]).alpha_bar, ABAR)
+
+
+@_check("SNR: ratio of the two variances")
+def _(name: str) -> None:
+    check_close(name, S.snr[1:], [ABAR[t] / (1 - ABAR[t]) for t in TIMES])
+
+
+@_check("a batch of times: each gets its own t")
+def _(name: str) -> None:
+    got = gaussian.q_sample(
+        S, torch.ones(T, 1, dtype=torch.float64), torch.tensor(TIMES), NO_NOISE[:1, :1].expand(T, 1)
+    )
+    check_close(name, got.flatten(), [math.sqrt(ABAR[t]) for t in TIMES])
+
+
+# -- the forward process and its posterior -----------------------------------------------------------------------------
+
+
+@_check("one forward step: both factors at every t")
+def _(name: str) -> None:
+    one, zero = _float64([1.0]), _float64([0.0])
+    got = [[gaussian.q_step(S, one, t, zero).item(), gaussian.q_step(S, zero, t, one).item()] for t in TIMES]
+    check_close(name, got, [[math.sqrt(ALPHA[t]), math.sqrt(BETA[t])] for t in TIMES])
+
+
+@_check("two forward steps: variance of x_2")
+def _(name: str) -> None:
+    x2 = learner.two_steps(torch.full((20_000,), 2.0, dtype=torch.float64), 0.36, 0.19, _generator())
+    want, shared = 0.81 * 0.36 + 0.19, (0.9 * 0.6 + math.sqrt(0.19)) ** 2
+    check_mean(name, (x2 - 2 * 0.9 * 0.8) ** 2, want, {"one noise for both steps": shared, "step 2 alone": 0.19})
+
+
+@_check("jump to x_t: law of t single steps")
+def _(name: str) -> None:
+    one, zero, got, want = _float64([1.0]), _float64([0.0]), [], []
+    mean, var = 1.0, 0.0
+    for t in TIMES:
+        mean, var = math.sqrt(1 - BETA[t]) * mean, (1 - BETA[t]) * var + BETA[t]
+        want.append([mean, var, mean, math.sqrt(var)])
+        factors = gaussian.q_sample(S, one, t, zero), gaussian.q_sample(S, zero, t, one)
+        got.append([x.item() for x in (*gaussian.q_mean_var(S, one, t), *factors)])
+    check_close(name, got, want)
+
+
+@_check("film of the chain: its frames differ")
+def _(name: str) -> None:
+    film = learner.noising_film(_float64([1.0]), BETA[1:], _generator())
+    noise = _generator()
+    x, want = 1.0, []
+    for t in TIMES:
+        x = (
+            math.sqrt(1 - BETA[t]) * x
+            + math.sqrt(BETA[t]) * torch.randn(1, generator=noise, dtype=torch.float64).item()
+        )
+        want.append(x)
+    check_close(name, torch.cat(film), want)
+
+
+@_check("float32: 1 - alpha_bar keeps its digits")
+def _(name: str) -> None:
+    _, var = gaussian.q_mean_var(schedules.linear(), torch.zeros(1), 1)
+    check_close(name, var, 1e-4, tol=1e-6)
+
+
+@_check("posterior: Bayes' rule at every t > 1")
+def _(name: str) -> None:
+    x0, xt, got, want = _float64([0.7]), _float64([-0.4]), [], []
+    for t in TIMES[1:]:
+        mean, var = gaussian.posterior_mean_var(S, x0, xt, t)
+        on_x0, on_xt, v = _posterior(t)
+        got.append([mean.item(), var.item()])
+        want.append([on_x0 * 0.7 - on_xt * 0.4, v])
+    check_close(name, got, want)
+
+
+@_check("posterior at t = 1: the point x_0")
+def _(name: str) -> None:
+    mean, var = gaussian.posterior_mean_var(S, _float64([0.7]), _float64([-0.4]), 1)
+    check_close(name, [mean.item(), var.item()], [0.7, 0.0], tol=1e-12)
+
+
+@_check("neighbours: joint law of x_{t-1} and x_t")
+def _(name: str) -> None:
+    """Given x_0 = 1: forwards x_t is made from x_{t-1}, backwards x_{t-1} from x_t. Both ways one joint law."""
+    one, zero, got, want = _float64([1.0]), _float64([0.0]), [], []
+    for t in TIMES:
+        on_x0, var = gaussian.posterior_mean_var(S, one, zero, t)
+        on_xt, _ = gaussian.posterior_mean_var(S, zero, one, t)
+        v_t = 1 - ABAR[t]
+        got.append([(on_x0 + on_xt * math.sqrt(ABAR[t])).item(), (on_xt**2 * v_t + var).item(), (on_xt * v_t).item()])
+        want.append([math.sqrt(ABAR[t - 1]), 1 - ABAR[t - 1], math.sqrt(ALPHA[t]) * (1 - ABAR[t - 1])])
+    check_close(name, got, want)
+
+
+@_check("Eq. 11: posterior mean at x0_hat, every t")
+def _(name: str) -> None:
+    got, want = [], []
+    for t in TIMES:
+        got.append(gaussian.mu_from_eps(S, _float64([0.3]), t, _float64([0.8])).item())
+        x0_hat = (0.3 - math.sqrt(1 - ABAR[t]) * 0.8) / math.sqrt(ABAR[t])
+        on_x0, on_xt, _ = _posterior(t)
+        want.append(on_x0 * x0_hat + on_xt * 0.3)
+    check_close(name, got, want)
+
+
+@_check("x_0, eps and v: definitions at every t")
+def _(name: str) -> None:
+    x0, eps, got, want = 0.7, -1.2, [], []
+    for t in TIMES:
+        xt, e = _float64([math.sqrt(ABAR[t]) * x0 + math.sqrt(1 - ABAR[t]) * eps]), _float64([eps])
+        v = math.sqrt(ABAR[t]) * eps - math.sqrt(1 - ABAR[t]) * x0
+        got += [gaussian.x0_from_eps(S, xt, t, e), gaussian.eps_from_x0(S, xt, t, _float64([x0]))]
+        got += [gaussian.v_from_eps(S, xt, t, e), gaussian.eps_from_v(S, xt, t, _float64([v]))]
+        want += [x0, eps, v, eps]
+    check_close(name, torch.cat(got), want)
+
+
+@_check("score of q(x_t | x_0): gradient of log q")
+def _(name: str) -> None:
+    got, want = [], []
+    for t in TIMES:
+        xt = _float64([0.4]).requires_grad_()
+        log_q = _log_normal(xt, math.sqrt(ABAR[t]) * 0.7, 1 - ABAR[t])
+        want.append(torch.autograd.grad(log_q.sum(), xt)[0].item())
+        eps = _float64([(0.4 - math.sqrt(ABAR[t]) * 0.7) / math.sqrt(1 - ABAR[t])])
+        got.append(gaussian.score_from_eps(S, _float64([0.4]), t, eps).item())
+    check_close(name, got, want)
+
+
+@_check("Gaussian KL: quadrature, both directions")
+def _(name: str) -> None:
+    u = torch.linspace(-14, 14, 20_001, dtype=torch.float64)
+    p, q = _log_normal(u, 0.3, 0.5), _log_normal(u, -0.6, 2.0)
+    want = [((a.exp() * (a - b)).sum() * 28 / 20_000).item() for a, b in ((p, q), (q, p))]
+    first, second = (_float64(0.3), _float64(0.5)), (_float64(-0.6), _float64(2.0))
+    check_close(name, [gaussian.normal_kl(*first, *second), gaussian.normal_kl(*second, *first)], want)
+
+
+@_check("normal density: integrates to 1")
+def _(name: str) -> None:
+    u = torch.linspace(-14, 14, 20_001, dtype=torch.float64)
+    masses = [gaussian.normal_log_prob(u, _float64(0.4), _float64(v)).exp().sum() * 28 / 20_000 for v in (0.3, 1.7)]
+    check_close(name, masses, [1.0, 1.0])
+
+
+# -- mixtures ----------------------------------------------------------------------------------------------------------
+
+WEIGHTS, MEANS, VARS = [0.3, 0.7], [-1.0, 0.8], [0.04, 0.09]
+LINE = Mixture(WEIGHTS, [[m] for m in MEANS], [[[v]] for v in VARS])
+GRID = torch.linspace(-9, 9, 6001, dtype=torch.float64)
+POINTS = _float64([[-1.1], [-0.2], [0.5], [1.4]])
+
+
+def _density(t: int, x: Tensor) -> Tensor:
+    """q(x_t) of the mixture, written out."""
+    total = torch.zeros_like(x)
+    for w, m, v in zip(WEIGHTS, MEANS, VARS, strict=True):
+        var = ABAR[t] * v + 1 - ABAR[t]
+        total = total + w / math.sqrt(2 * math.pi * var) * (-((x - math.sqrt(ABAR[t]) * m) ** 2) / (2 * var)).exp()
+    return total
+
+
+def _bayes(t: int, r: int) -> Tensor:
+    """q(x_r | x_t) for r < t on the grid, one row for each of POINTS, each with sum 1."""
+    kept = ABAR[t] / ABAR[r]
+    p = _density(r, GRID) * (-((POINTS - math.sqrt(kept) * GRID) ** 2) / (2 * (1 - kept))).exp()
+    return p / p.sum(1, keepdim=True)
+
+
+@_check("mixture: log q(x_t) written out")
+def _(name: str) -> None:
+    got = torch.stack([LINE.log_prob(S, POINTS, t) for t in (0, 1, 5, 10)])
+    check_close(name, got, torch.stack([_density(t, POINTS[:, 0]).log() for t in (0, 1, 5, 10)]))
+
+
+@_check("mixture: score is the gradient of log q")
+def _(name: str) -> None:
+    got, want = [], []
+    for t in (1, 5, 10):
+        x = POINTS.clone().requires_grad_()
+        want.append(torch.autograd.grad(_density(t, x).log().sum(), x)[0])
+        got.append(LINE.score(S, POINTS, t))
+    check_close(name, torch.cat(got), torch.cat(want))
+
+
+@_check("mixture: E and Var of x_0 given x_t by Bayes")
+def _(name: str) -> None:
+    got, want = [], []
+    for t in (1, 3, 6, 10):
+        p = _bayes(t, 0)
+        mean = p @ GRID
+        want += [mean, (p * (GRID - mean[:, None]) ** 2).sum(1)]
+        got += [LINE.x0(S, POINTS, t)[:, 0], LINE.x0_cov(S, POINTS, t)[:, 0, 0]]
+    check_close(name, torch.cat(got), torch.cat(want))
+
+
+@_check("mixture: reverse kernel by Bayes, t = 1 to T")
+def _(name: str) -> None:
+    got, want = [], []
+    for t in TIMES:
+        p = _bayes(t, t - 1)
+        mean = p @ GRID
+        want += [mean, (p * (GRID - mean[:, None]) ** 2).sum(1)]
+        w, means, covs = LINE.reverse(S, POINTS, t)
+        mean = (w * means[..., 0]).sum(1)
+        got += [mean, (w * (covs[..., 0, 0] + (means[..., 0] - mean[:, None]) ** 2)).sum(1)]
+    check_close(name, torch.cat(got), torch.cat(want))
+
+
+@_check("mixture: covariance of the samples")
+def _(name: str) -> None:
+    plane = Mixture([1.0], [[0.0, 0.0]], [[[0.5, 0.2], [0.2, 0.3]]])
+    x = plane.sample(20_000, _generator())
+    check_mean(name, x[:, 0] * x[:, 1], 0.2, {"covariance for its root": 0.5 * 0.2 + 0.2 * 0.3, "uncorrelated": 0.0})
+
+
+@_check("score from x0_hat: that of the mixture")
+def _(name: str) -> None:
+    got = [learner.denoiser_score(S, POINTS, t, (_bayes(t, 0) @ GRID)[:, None]) for t in (1, 5, 10)]
+    check_close(name, torch.cat(got), torch.cat([LINE.score(S, POINTS, t) for t in (1, 5, 10)]))
+
+
+# -- the bound ---------------------------------------------------------------------------------------------------------
+
+
+@_check("L_T: KL to the prior, summed over dimensions")
+def _(name: str) -> None:
+    x0 = [[0.5, -1.0, 0.2]]
+    want = sum(0.5 * (ABAR[T] * x**2 + (1 - ABAR[T]) - 1 - math.log(1 - ABAR[T])) for x in x0[0])
+    check_close(name, elbo.L_T(S, _float64(x0)), [want])
+
+
+@_check("L_{t-1}: KL from Bayes' rule at every t > 1")
+def _(name: str) -> None:
+    got, want = [], []
+    for t in TIMES[1:]:
+        on_x0, on_xt, var = _posterior(t)
+        got.append(elbo.L_t(S, _float64([[0.7]]), _float64([[-0.4]]), t, _float64([[0.1]]), S.beta[t]).item())
+        gap = on_x0 * 0.7 - on_xt * 0.4 - 0.1
+        want.append(0.5 * (var / BETA[t] - 1 - math.log(var / BETA[t]) + gap**2 / BETA[t]))
+    check_close(name, got, want)
+
+
+@_check("loss weights: L_{t-1} from the error in eps")
+def _(name: str) -> None:
+    """With the posterior variance only the means differ: L_{t-1} is the weight times the squared error in eps."""
+    var, want = S.beta.clone(), []
+    for t in TIMES[1:]:
+        on_x0, _, var[t] = _posterior(t)
+        shift = on_x0 * math.sqrt((1 - ABAR[t]) / ABAR[t])  # of the mean, for an error of 1 in eps
+        want.append(shift**2 / (2 * var[t].item()))
+    check_close(name, elbo.loss_weight(S, var)[2:], want)
+
+
+@_check("L_simple: mean squared error of eps")
+def _(name: str) -> None:
+    x0, eps, t = _randn(T, 2), _randn(T, 2, seed=1), torch.tensor(TIMES)
+    got = elbo.loss_simple(S, lambda xt, t: 0.5 * xt, x0, t, eps)
+    rows = [eps[i] - 0.5 * (math.sqrt(ABAR[i + 1]) * x0[i] + math.sqrt(1 - ABAR[i + 1]) * eps[i]) for i in range(T)]
+    check_close(name, got, [(row**2).sum().item() / 2 for row in rows])
+
+
+GREY = 2 * torch.arange(256, dtype=torch.float64)[:, None] / 255 - 1
+
+
+def _cdf(x: float) -> float:
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+@_check("decoder: the masses of 256 bins sum to 1")
+def _(name: str) -> None:
+    masses = [
+        (-elbo.L_0_discrete(GREY, torch.full_like(GREY, mu), _float64(v))).exp().sum()
+        for mu, v in ((0.3, 0.01), (0.9, 0.09))
+    ]
+    check_close(name, masses, [1.0, 1.0])
+
+
+@_check("decoder: a bin's mass is a difference of CDFs")
+def _(name: str) -> None:
+    cases, std = [(0, -0.99), (100, -0.2), (255, 0.97)], 0.02
+    got = [elbo.L_0_discrete(GREY[level, None], _float64([[mu]]), _float64(std**2)).item() for level, mu in cases]
+    want = []
+    for level, mu in cases:
+        x = 2 * level / 255 - 1
+        low = 0.0 if level == 0 else _cdf((x - 1 / 255 - mu) / std)
+        high = 1.0 if level == 255 else _cdf((x + 1 / 255 - mu) / std)
+        want.append(-math.log(high - low))
+    check_close(name, got, want)
+
+
+@_check("decoder: far tails alike on both sides")
+def _(name: str) -> None:
+    x0, mu, var = GREY[40, None], GREY[240, None], _float64(1e-3)
+    check_close(name, elbo.L_0_discrete(x0, mu, var), elbo.L_0_discrete(-x0, -mu, var))
+
+
+@_check("bits per dimension: 8 bits are 8 bits")
+def _(name: str) -> None:
+    check_close(name, elbo.bits_per_dim(_float64(12 * math.log(256)), 12), 8.0)
+
+
+@_check("L_0 at t = 1: the target is x_0")
+def _(name: str) -> None:
+    """Told the true noise, the mean of p hits x_0, and what is left is the entropy of the decoder."""
+    x0, eps = _randn(2, 3), _randn(2, 3, seed=1)
+    got = learner.reconstruction_loss(S, lambda x, t: eps, x0, eps)
+    check_close(name, got, [1.5 * math.log(2 * math.pi * BETA[1])] * 2)
+
+
+@_check("whole bound: entropy of Gaussian data + gap")
+def _(name: str) -> None:
+    """x_0 ~ N(0.3, 0.25), exact eps and optimal variances: the gap is KL(q(x_T) || N(0, 1)) and nothing else."""
+    nodes = _float64([-math.sqrt(3), 0.0, math.sqrt(3)])  # three nodes integrate a parabola against N(0, 1)
+    w = _float64([1 / 6, 2 / 3, 1 / 6])
+    weight = (w[:, None] * w).flatten()
+    x0, eps = 0.3 + 0.5 * nodes.repeat_interleave(3)[:, None], nodes.repeat(3)[:, None]
+    v = [ABAR[t] * 0.25 + 1 - ABAR[t] for t in range(T + 1)]
+    total = (weight * elbo.L_T(S, x0)).sum()
+    for t in TIMES:
+        xt = math.sqrt(ABAR[t]) * x0 + math.sqrt(1 - ABAR[t]) * eps
+        mu = gaussian.mu_from_eps(S, xt, t, math.sqrt(1 - ABAR[t]) * (xt - math.sqrt(ABAR[t]) * 0.3) / v[t])
+        var = _float64(BETA[t] * v[t - 1] / v[t])
+        loss = elbo.L_0_gaussian(x0, mu, var) if t == 1 else elbo.L_t(S, x0, xt, t, mu, var)
+        total = total + (weight * loss).sum()
+    entropy = 0.5 * math.log(2 * math.pi * math.e * 0.25)
+    check_close(name, total, entropy + 0.5 * (v[T] + ABAR[T] * 0.09 - 1 - math.log(v[T])))
+
+
+@_check("bits/dim: the network sees 2..T once, and 1")
+def _(name: str) -> None:
+    seen: list[int] = []
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        seen.append(int(t[0]))
+        return torch.zeros_like(xt)
+
+    evaluate.bound(S, model, GREY[:2, None, None], generator=_generator(), draws=T - 1)
+    check_close(name, [float(t) for t in sorted(seen)], [float(t) for t in TIMES])
+
+
+@_check("bits/dim of a known picture, by hand")
+def _(name: str) -> None:
+    """A network that knows the one picture: every mean is right, and only variances and the bin are left to pay."""
+    level = 2 * 150 / 255 - 1
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        abar = S.alpha_bar[t].reshape(-1, 1, 1, 1)
+        return (xt - abar.sqrt() * level) / (1 - abar).sqrt()
+
+    x0 = torch.full((2, 1, 3, 3), level, dtype=torch.float64)
+    got = evaluate.bound(S, model, x0, generator=_generator(), draws=T - 1)
+    L_T = 0.5 * (ABAR[T] * level**2 + (1 - ABAR[T]) - 1 - math.log(1 - ABAR[T]))
+    ratios = [_posterior(t)[2] / BETA[t] for t in TIMES[1:]]
+    L_t = sum(0.5 * (r - 1 - math.log(r)) for r in ratios)
+    L_0 = -math.log(1 - 2 * _cdf(-1 / 255 / math.sqrt(BETA[1])))
+    check_close(name, [got.L_T, got.L_t, got.L_0], [x / math.log(2) for x in (L_T, L_t, L_0)])
+
+
+@_check("bits/dim: standard error of two pictures")
+def _(name: str) -> None:
+    """Two pictures that differ in L_T alone: the mean of two numbers is known to half their difference."""
+    levels = GREY[[60, 150], None, None]
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        abar = S.alpha_bar[t].reshape(-1, 1, 1, 1)
+        return (xt - abar.sqrt() * levels) / (1 - abar).sqrt()
+
+    got = evaluate.bound(S, model, levels, generator=_generator(), draws=T - 1)
+    a, b = (2 * level / 255 - 1 for level in (60, 150))
+    check_close(name, got.std_error, abs(0.5 * ABAR[T] * (a**2 - b**2)) / math.log(2) / 2, tol=1e-8)
+
+
+# -- sampling ----------------------------------------------------------------------------------------------------------
+
+
+@_check("beta_tilde: reciprocal of precisions, every t")
+def _(name: str) -> None:
+    check_close(name, sampling.beta_tilde(S)[1:], [_posterior(t)[2] for t in TIMES])
+
+
+@_check("p_step: mean and standard deviation, t > 1")
+def _(name: str) -> None:
+    got, want = [], []
+    for t in TIMES[1:]:
+        step = sampling.p_step(S, _float64([0.4, 0.4]), t, _float64([0.7, 0.7]), S.beta, _float64([0.0, 1.0]))
+        on_x0, on_xt, _ = _posterior(t)
+        got.append([step[0].item(), (step[1] - step[0]).item()])
+        want.append([on_x0 * 0.7 + on_xt * 0.4, math.sqrt(BETA[t])])
+    check_close(name, got, want)
+
+
+@_check("sampler: the network sees T..1, once each")
+def _(name: str) -> None:
+    for run in (_own_sampler, _sampler):
+        seen: list[float] = []
+
+        def model(xt: Tensor, t: Tensor, seen: list[float] = seen) -> Tensor:
+            seen.append(float(t[0]))
+            return 0.3 * xt
+
+        run(model)
+        check_close(name, seen, [float(t) for t in reversed(TIMES)])
+
+
+def _sampler(model: sampling.EpsModel) -> Tensor:
+    *_, last = sampling.sample(S, model, (4, 1), generator=_generator(), dtype=torch.float64)
+    return last.x
+
+
+def _own_sampler(model: sampling.EpsModel) -> Tensor:
+    return learner.ancestral(S, model, _randn(4, 1), _generator(1))
+
+
+@_check("sampler: the last step adds no noise")
+def _(name: str) -> None:
+    """What comes out is the prediction made at t = 1, whatever the noise."""
+    *_, before, last = sampling.sample(S, _ones, (50, 1), generator=_generator(), dtype=torch.float64)
+    check_close(name, last.x, (before.x - math.sqrt(BETA[1])) / math.sqrt(ALPHA[1]))
+    one = Schedule.from_betas([0.5])
+    a, b = (learner.ancestral(one, _ones, _float64([[0.4]]), _generator(seed)) for seed in (1, 2))
+    check_close(name, a, b)
+
+
+def _residuals(t: int, n: int = 20_000) -> Tensor:
+    """The noise of the sampler's step from t to t - 1, where the network says eps = 0.5 x_t."""
+    short = Schedule.from_betas([0.1, 0.3, 0.5, 0.8])
+    steps = list(sampling.sample(short, lambda x, t: 0.5 * x, (n, 1), generator=_generator(), dtype=torch.float64))
+    beta, abar = short.beta[t].item(), short.alpha_bar[t].item()
+    mean = (1 - 0.5 * beta / math.sqrt(1 - abar)) / math.sqrt(1 - beta) * steps[-t - 1].x
+    return (steps[-t].x - mean).flatten()
+
+
+@_check("sampler: variance of every single step")
+def _(name: str) -> None:
+    for t, beta, other in ((4, 0.8, 0.5), (3, 0.5, 0.3), (2, 0.3, 0.1)):
+        wrong = {"beta of the step below": other, "beta as a standard deviation": beta**2, "its root": math.sqrt(beta)}
+        check_mean(name, _residuals(t) ** 2, beta, wrong)
+
+
+@_check("sampler: new noise in every step")
+def _(name: str) -> None:
+    third, second = _residuals(3), _residuals(2)
+    check_mean(name, third * second, 0.0, {"the same noise twice": math.sqrt(0.5 * 0.3)})
+    check_mean(name, third[::2] * third[1::2], 0.0, {"one noise for all examples": 0.5})
+
+
+@_check("sampler by hand: law of the sample")
+def _(name: str) -> None:
+    """Algorithm 2 with the exact eps of x_0 ~ N(0.3, 0.25): an affine map and a noise, four times."""
+    betas = [0.15, 0.3, 0.4, 0.6]
+    alpha_bar = [math.prod(1 - beta for beta in betas[:t]) for t in range(5)]
+    short = Schedule.from_betas(betas)
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        abar = alpha_bar[int(t[0])]
+        return math.sqrt(1 - abar) * (x - math.sqrt(abar) * 0.3) / (abar * 0.25 + 1 - abar)
+
+    x = learner.ancestral(short, model, _randn(20_000, 1), _generator(1)).flatten()
+    mean, var = 0.0, 1.0
+    for t in (4, 3, 2, 1):
+        beta, v = betas[t - 1], alpha_bar[t] * 0.25 + 1 - alpha_bar[t]
+        slope = (1 - beta / v) / math.sqrt(1 - beta)
+        mean = slope * mean + beta * math.sqrt(alpha_bar[t]) * 0.3 / (v * math.sqrt(1 - beta))
+        var = slope**2 * var + (beta if t > 1 else 0)
+    check_mean(name, x, mean, {"the prior": 0.0})
+    check_mean(name, (x - mean) ** 2, var, {"noise on the last step": var + betas[0]})
+
+
+@_check("sampler: the clip acts on the mean")
+def _(name: str) -> None:
+    """A network so wrong that every x0_hat is clipped to -1: the chain is then driven by -1 alone."""
+    wild: sampling.EpsModel = lambda x, t: 50 * torch.ones_like(x)  # noqa: E731
+    steps = list(
+        sampling.sample(S, wild, (3, 1), generator=_generator(), clip_x0=True, var=0 * S.beta, dtype=torch.float64)
+    )
+    x, want = steps[0].x, []
+    for t in reversed(TIMES):
+        on_x0, on_xt, _ = _posterior(t)
+        x = -on_x0 + on_xt * x
+        want.append(x)
+    check_close(name, torch.cat([step.x for step in steps[1:]]), torch.cat(want))
+
+
+@_check("interpolation: taken back from t to 1")
+def _(name: str) -> None:
+    seen: list[float] = []
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return xt
+
+    learner.interpolate(S, model, NO_NOISE, NO_NOISE + 1, 6, _generator())
+    check_close(name, seen, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+
+
+@_check("believed pictures: t belongs to x_t")
+def _(name: str) -> None:
+    """Along a chain made with one known noise, a network that answers with that noise always finds x_0."""
+    chain = [math.sqrt(ABAR[t]) * _float64([[0.7]]) + math.sqrt(1 - ABAR[t]) for t in reversed(TIMES)]
+    found = learner.believed_pictures(S, _ones, chain, every=4)
+    check_close(name, [[float(t), x.item()] for t, x in found], [[10.0, 0.7], [6.0, 0.7], [2.0, 0.7]])
+
+
+@_check("DDIM: the grid starts at T and is even")
+def _(name: str) -> None:
+    check_close(name, sampling.even_grid(10, 5), [10, 8, 6, 4, 2])
+
+
+@_check("DDIM: every jump by hand, eta = 0")
+def _(name: str) -> None:
+    steps = list(sampling.ddim(S, lambda x, t: 0.2 * x, (3, 1), steps=5, generator=_generator(), dtype=torch.float64))
+    x, want = steps[0].x, []
+    for t, r in ((10, 8), (8, 6), (6, 4), (4, 2), (2, 0)):
+        x0_hat = (x - math.sqrt(1 - ABAR[t]) * 0.2 * x) / math.sqrt(ABAR[t])
+        x = math.sqrt(ABAR[r]) * x0_hat + math.sqrt(1 - ABAR[r]) * 0.2 * x
+        want.append(x)
+    check_close(name, torch.cat([step.x for step in steps[1:]]), torch.cat(want))
+
+
+@_check("DDIM: mean and variance of a jump, eta = 1/2")
+def _(name: str) -> None:
+    """From t = 2 to 1 of a chain of two steps, with eps_hat = 1."""
+    a1, a2 = 0.7, 0.7 * 0.6
+    two = Schedule.from_betas([0.3, 0.4])
+    first, second, _ = sampling.ddim(
+        two, _ones, (20_000, 1), steps=2, eta=0.5, generator=_generator(), dtype=torch.float64
+    )
+    full = (1 - a1) / (1 - a2) * (1 - a2 / a1)  # the variance at eta = 1
+    rest = second.x - math.sqrt(a1 / a2) * (first.x - math.sqrt(1 - a2))
+    mean = math.sqrt(1 - a1 - full / 4)
+    check_mean(name, rest.flatten(), mean, {"direction keeps all the noise": math.sqrt(1 - a1)})
+    check_mean(
+        name, (rest.flatten() - mean) ** 2, full / 4, {"eta not squared": full / 2, "eta = 0": 0.0, "eta = 1": full}
+    )
+
+
+@_check("DDIM: variance of a jump over two steps")
+def _(name: str) -> None:
+    """From t = 4 to 2, with eps_hat = 0 and eta = 1."""
+    before, now = 0.9 * 0.7, 0.9 * 0.7 * 0.5 * 0.2
+    four = Schedule.from_betas([0.1, 0.3, 0.5, 0.8])
+    first, second, _ = sampling.ddim(
+        four, lambda x, t: 0 * x, (20_000, 1), steps=2, eta=1.0, generator=_generator(), dtype=torch.float64
+    )
+    rest = (second.x - math.sqrt(before / now) * first.x).flatten()
+    scale = (1 - before) / (1 - now)
+    check_mean(name, rest**2, scale * (1 - now / before), {"beta of one step": scale * 0.8, "no noise": 0.0})
+
+
+@_check("DDIM: eps belongs to the clipped x_0")
+def _(name: str) -> None:
+    wild: sampling.EpsModel = lambda x, t: 9 * torch.ones_like(x)  # noqa: E731
+    steps = list(sampling.ddim(S, wild, (3, 1), steps=5, generator=_generator(), clip_x0=True, dtype=torch.float64))
+    x, want = steps[0].x, []
+    for t, r in ((10, 8), (8, 6), (6, 4), (4, 2), (2, 0)):
+        eps_hat = (x + math.sqrt(ABAR[t])) / math.sqrt(1 - ABAR[t])
+        x = -math.sqrt(ABAR[r]) + math.sqrt(1 - ABAR[r]) * eps_hat
+        want.append(x)
+    check_close(name, torch.cat([step.x for step in steps[1:]]), torch.cat(want))
+
+
+@_check("Langevin: mean and variance it settles to")
+def _(name: str) -> None:
+    """Score of N(1, 1), step 0.2: x - 1 is multiplied by 0.8 and gains variance 0.4, so it settles to 0.4 / 0.36."""
+    x = learner.langevin(lambda x: 1 - x, _randn(20_000), 0.2, 40, _generator(1))
+    check_mean(name, x, 1.0, {"score ignored": 0.0})
+    check_mean(name, (x - 1) ** 2, 0.4 / 0.36, {"noise of variance step": 0.2 / 0.36, "score ignored": 1 + 40 * 0.4})
+
+
+@_check("guidance: scale 0, 1 and 3")
+def _(name: str) -> None:
+    got = [learner.guided(_float64(0.9), _float64(0.4), scale) for scale in (0.0, 1.0, 3.0)]
+    check_close(name, got, [0.4, 0.9, 1.9])
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Three steps of training: what came out, and what the network was given and in which mode it was."""
+
+    model: unet.UNet
+    records: list[training.Record]
+    seen: list[tuple[Tensor, Tensor]]  # x_t, t
+    training: list[bool]
+
+
+@cache  # five checks read it; `examine` empties it first
+def _run() -> _Run:
+    """A U-Net small enough for a few milliseconds, on one picture. At this learning rate its weights stand still."""
+    network = dict(
+        image_size=4, channels=1, width=4, width_mults=(1,), res_blocks=1, attention_at=(), dropout=0.0, classes=None
+    )
+    config = training.Config(
+        preset="", data="digits", network=network, schedule=Schedule.from_betas([0.1, 0.3, 0.5, 0.7]), steps=3,
+        batch=48, lr=1e-30, warmup=2, clip=1e9, ema_decay=0.9, flip=False, seed=0,
+    )  # fmt: skip
+    state = training.State(config)
+    state.model.eval()  # as somebody would leave it who draws pictures between two steps
+    run = _Run(state.model, [], [], [])
+
+    def note(model: nn.Module, args: tuple[Tensor, Tensor]) -> None:
+        run.seen.append(args)
+        run.training.append(model.training)
+
+    hook = state.model.register_forward_pre_hook(note)
+    run.records.extend(itertools.islice(training.train(state, data.Images(PICTURE, LABEL, "one", ("0",))), 3))
+    hook.remove()
+    return run
+
+
+PICTURE = torch.arange(0, 256, 16, dtype=torch.uint8).reshape(1, 1, 4, 4)
+LABEL = torch.zeros(1, dtype=torch.int64)
+
+
+@_check("training: every t from 1 to T is drawn")
+def _(name: str) -> None:
+    check_close(name, torch.unique(torch.cat([record.t for record in _run().records])), [1, 2, 3, 4])
+
+
+@_check("training: each picture has its own t")
+def _(name: str) -> None:
+    check_close(name, [float(len(torch.unique(record.t)) > 1) for record in _run().records], [1.0, 1.0, 1.0])
+
+
+@_check("training: gradient of one batch by autograd")
+def _(name: str) -> None:
+    """The picture is known and x_t was noted, so the noise is known, and with it loss and gradient."""
+    run, got, want = _run(), [], []
+    for record, (xt, t) in zip(run.records, run.seen, strict=True):
+        abar = torch.tensor([1, 0.9, 0.9 * 0.7, 0.9 * 0.7 * 0.5, 0.9 * 0.7 * 0.5 * 0.3])[t].reshape(-1, 1, 1, 1)
+        eps = (xt - abar.sqrt() * (PICTURE / 127.5 - 1)) / (1 - abar).sqrt()
+        loss = ((run.model(xt, t) - eps) ** 2).mean()
+        gradients = torch.autograd.grad(loss, list(run.model.parameters()), materialize_grads=True)
+        got += [record.loss.mean().item(), record.grad_norm.item()]
+        want += [loss.item(), math.sqrt(sum((g.double() ** 2).sum().item() for g in gradients))]
+    check_close(name, got, want, tol=1e-4)
+
+
+@_check("training: warm-up of the learning rate")
+def _(name: str) -> None:
+    check_close(name, [record.lr for record in _run().records], [0.5e-30, 1e-30, 1e-30])
+
+
+@_check("training: dropout is on")
+def _(name: str) -> None:
+    check_close(name, [float(mode) for mode in _run().training], [1.0, 1.0, 1.0])
+
+
+@_check("held-out loss: dropout is off")
+def _(name: str) -> None:
+    x = _randn(500, 1)
+    model = nn.Sequential(nn.Identity(), nn.Dropout(0.5))
+    check_close(name, learner.held_out_loss(model, x, 2 * x), (x**2).mean())
+
+
+@_check("EMA: three updates by hand")
+def _(name: str) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(4.0)
+    ema, got, want, average = training.EMA(model, 0.95), [], [], 4.0
+    for value, decay in ((1.0, 1 / 10), (2.0, 2 / 11), (5.0, 3 / 12)):
+        model.weight.data.fill_(value)
+        ema.update(model)
+        average = decay * average + (1 - decay) * value
+        got.append(ema.model.weight.item())
+        want.append(average)
+    check_close(name, got, want, tol=1e-6)
+
+
+# -- data and networks -------------------------------------------------------------------------------------------------
+
+
+@_check("bytes: 0 to 255 survive the round trip")
+def _(name: str) -> None:
+    u8 = torch.arange(256, dtype=torch.uint8)
+    check_close(name, data.to_uint8(data.to_float(u8)), u8)
+
+
+@_check("bytes: what is out of range is clipped")
+def _(name: str) -> None:
+    check_close(name, data.to_uint8(_float64([-1.5, -1.01, 1.01, 1.5])), [0, 0, 255, 255])
+
+
+@_check("pixels: black is -1 and white is 1")
+def _(name: str) -> None:
+    check_close(name, data.to_float(torch.tensor([0, 255], dtype=torch.uint8)), [-1.0, 1.0], tol=1e-6)
+
+
+@_check("flip: left to right, half of the pictures")
+def _(name: str) -> None:
+    u8 = torch.tensor([[[[0, 255], [51, 102]]]], dtype=torch.uint8)
+    images = data.Images(u8, torch.zeros(1, dtype=torch.int64), "one", ("0",))
+    batch = next(data.batches(images, 400, _generator(), flip=True))
+    plain, mirrored = _float64([[[-1, 1], [-0.6, -0.2]]]), _float64([[[1, -1], [-0.2, -0.6]]])
+    is_plain = batch[:, :, 0, 0] < 0
+    want = torch.where(is_plain[..., None, None], plain, mirrored)
+    check_close(name, batch, want, tol=1e-6)
+    check_mean(name, is_plain[:, 0].double(), 0.5, {"always": 0.0, "never": 1.0})
+
+
+@_check("time embedding: sines and cosines by hand")
+def _(name: str) -> None:
+    frequencies = [10_000 ** (-i / 3) for i in range(4)]
+    times = (1, 2, 700)
+    want = [[f((t - 1) * w) for f in (math.sin, math.cos) for w in frequencies] for t in times]
+    check_close(name, unet.time_embedding(torch.tensor(times), 8), want, tol=1e-4)
+
+
+@_check("MLP: forward pass by hand, t included")
+def _(name: str) -> None:
+    torch.manual_seed(0)
+    net = mlp.MLP(2, width=8, depth=2).double()
+    nn.init.normal_(net.last.weight)
+    xt, t = _randn(3, 2), torch.tensor([1, 2, 9])
+    emb = torch.stack(
+        [
+            torch.tensor([f((r - 1) * 10_000 ** (-i / 3)) for f in (math.sin, math.cos) for i in range(4)])
+            for r in (1, 2, 9)
+        ]
+    ).double()
+    h = xt
+    for i in range(2):
+        hidden, time = net.hidden[i], net.time[i]
+        z = h @ hidden.weight.T + hidden.bias + emb @ time.weight.T + time.bias  # type: ignore[operator]
+        h = z / (1 + (-z).exp())
+    check_close(name, net(xt, t), h @ net.last.weight.T + net.last.bias, tol=1e-5)
+
+
+@_check("U-Net: a block hears the time")
+def _(name: str) -> None:
+    """The block's output must depend on the embedding by more than rounding."""
+    torch.manual_seed(0)
+    block = unet.ResBlock(8, 8, 16, dropout=0.0)
+    nn.init.normal_(block.conv2.weight)
+    h = torch.randn(1, 8, 4, 4)
+    difference = (block(h, torch.ones(1, 16)) - block(h, -torch.ones(1, 16))).abs().max().item()
+    check_close(name, float(difference > 1e-2), 1.0)
