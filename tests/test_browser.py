@@ -19,8 +19,9 @@ from pathlib import Path
 
 import course
 import pytest
+import torch
 
-from ddpm_edu import schedules
+from ddpm_edu import elbo, gaussian, schedules, widgets
 
 try:
     from playwright.sync_api import TimeoutError, sync_playwright
@@ -57,8 +58,50 @@ def _schedule_text(T: float, beta_T: float) -> str:
     return f"T = {T:.0f}, β_T = {beta_T:.3f}: ᾱ_T = {alpha_bar_T:.2g}"
 
 
+def _kl_text(mean: float, std_p: float, std_q: float) -> str:
+    zero, var_p, mean_q, var_q = f64(0, std_p**2, mean, std_q**2)
+    forward, reverse = (
+        gaussian.normal_kl(zero, var_p, mean_q, var_q), gaussian.normal_kl(mean_q, var_q, zero, var_p)
+    )  # fmt: skip
+    return f"KL(p‖q) = {forward:.3f} nats, KL(q‖p) = {reverse:.3f} nats"
+
+
+def _elbo_text(mean: float, std: float) -> str:
+    return f"gap {gaussian.normal_kl(*f64(mean, std**2, 0.8, 0.2)):.4f} nats"  # the posterior of x = 1 is N(0.8, 0.2)
+
+
+def _posterior_text(t: float, x0: float, xt: float) -> str:
+    mean, var = gaussian.posterior_mean_var(schedules.linear(10, 0.1, 0.5), *f64(x0, xt), int(t))
+    return f"t = {t:.0f}: mean {mean:.3f}, variance {var:.3f}".replace("-", "−")
+
+
+def _bound_text(T: float, schedule: str, variance: str) -> str:
+    last = widgets.bound.FAMILIES[schedule](int(T)).alpha_bar[-1]
+    L_T = elbo.L_T(schedules.Schedule.from_betas([1 - last]), f64(0.0)[None])  # only alpha_bar_T counts
+    return f"T = {T:.0f}: {float(L_T) + 0.5 * float(last) * (0.25 + 0.09):.4f} + "
+
+
+def _weights_text(schedule: str, T: float, variance: str, ruler: str) -> str:
+    s = widgets.weights.FAMILIES[schedule](int(T))
+    first = 1 if variance == "β" else 2
+    weight = elbo.loss_weight(s, widgets.weights.VARIANCES[variance](s)) * widgets.weights.RULERS[ruler](s)
+    return f"bound {100 * weight[first : int(T) // 10 + 1].sum() / weight[first:].sum():.1f} %"
+
+
+def f64(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
 # name of a panel -> values of its sliders -> what its readout must contain, from the package's formulas
-READOUTS: dict[str, Callable[..., str]] = {"noise": _noise_text, "schedule": _schedule_text}
+READOUTS: dict[str, Callable[..., str]] = {
+    "kl": _kl_text,
+    "elbo": _elbo_text,
+    "noise": _noise_text,
+    "schedule": _schedule_text,
+    "posterior": _posterior_text,
+    "bound": _bound_text,
+    "weights": _weights_text,
+}
 
 IDLE = """() => {
   const panel = window.jupyterapp?.shell.currentWidget;

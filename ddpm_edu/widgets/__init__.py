@@ -3,7 +3,30 @@
 A module for each topic; `panels` holds what they are put together from.
 """
 
+from ddpm_edu.widgets.bound import bound_curves, bound_slider
 from ddpm_edu.widgets.forward import noise_slider, noised, schedule_curves, schedule_slider
+from ddpm_edu.widgets.latent import elbo_curves, elbo_slider
+from ddpm_edu.widgets.likelihood import kl_curves, kl_slider
 from ddpm_edu.widgets.panels import Curves, Frames, Panel
+from ddpm_edu.widgets.posterior import posterior_curves, posterior_slider
+from ddpm_edu.widgets.weights import weight_curves, weight_slider
 
-__all__ = ["Curves", "Frames", "Panel", "noise_slider", "noised", "schedule_curves", "schedule_slider"]
+__all__ = [
+    "Curves",
+    "Frames",
+    "Panel",
+    "bound_curves",
+    "bound_slider",
+    "elbo_curves",
+    "elbo_slider",
+    "kl_curves",
+    "kl_slider",
+    "noise_slider",
+    "noised",
+    "posterior_curves",
+    "posterior_slider",
+    "schedule_curves",
+    "schedule_slider",
+    "weight_curves",
+    "weight_slider",
+]

@@ -1,0 +1,127 @@
+"""Slider of chapter 05: the terms of the bound on normal data, and how far their sum is from the entropy."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+import torch
+from torch import Tensor
+
+from ddpm_edu import plotting, sampling, schedules
+from ddpm_edu.schedules import Schedule
+from ddpm_edu.widgets.panels import WIDE, Panel, live, static_curves
+
+MEAN, VAR = 0.3, 0.25  # of the data, x_0 ~ N(MEAN, VAR)
+ENTROPY = 0.5 * math.log(2 * math.pi * math.e * VAR)
+TIGHT = 0.01  # nats; a bound nearer to the entropy than this is called tight
+STRETCHES = 10  # the terms L_{t-1} are added up over so many stretches of the chain
+
+
+def _path(T: int) -> Schedule:
+    """The paper's linear schedule as a curve over t / T, cut into T steps."""
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    log_alpha_bar = -(0.1 * u + 9.95 * u**2)
+    return Schedule.from_betas(-torch.expm1(log_alpha_bar.diff()))
+
+
+def _best(s: Schedule) -> Tensor:
+    """Var(x_{t-1} | x_t) of the normal data; index 0, where there is no step, holds 0."""
+    v = s.alpha_bar * VAR + 1 - s.alpha_bar
+    return torch.cat([s.beta[:1], s.beta[1:] * v[:-1] / v[1:]])
+
+
+FAMILIES: dict[str, Callable[[int], Schedule]] = {
+    "linear": _path,
+    "cosine": schedules.cosine,
+    "linear, short": schedules.linear,
+}
+VARIANCES: dict[str, Callable[[Schedule], Tensor]] = {"best": _best, "β": lambda s: s.beta, "β̃": sampling.beta_tilde}
+
+
+def bound_terms(s: Schedule, var: Tensor) -> tuple[float, Tensor, float, float]:
+    """E[L_T], the terms E[L_{t-1}] for t = 2..T, E[L_0], and the gap E[log q(x_0)] + E[L], all in nats.
+
+    For x_0 ~ N(MEAN, VAR) and reverse steps with the exact mean; ``var`` is a table (T + 1,) of their variances, all
+    positive from t = 1 on.
+    """
+    before, now, beta = s.alpha_bar[:-1], s.alpha_bar[1:], s.beta[1:]
+    on_x0 = before.sqrt() * beta / (1 - now)
+    error = on_x0**2 * VAR * (1 - now) / (now * VAR + 1 - now)  # E|mu_tilde - mu|^2
+    ratio = sampling.beta_tilde(s)[2:] / var[2:]
+    L_t = 0.5 * (ratio - 1 - torch.log(ratio) + error[1:] / var[2:])
+    L_0 = 0.5 * (torch.log(2 * math.pi * var[1]) + error[0] / var[1])
+    L_T = 0.5 * (now[-1] * (VAR + MEAN**2 - 1) - torch.log1p(-now[-1]))
+    excess = now[-1] * (VAR - 1)  # Var(x_T) - 1
+    prior = 0.5 * (excess + now[-1] * MEAN**2 - torch.log1p(excess))
+    r = _best(s)[1:] / var[1:]
+    gap = prior + 0.5 * (r - 1 - torch.log(r)).sum()
+    return float(L_T), L_t, float(L_0), float(gap)
+
+
+def bound_curves(T: int, schedule: str, variance: str) -> dict[str, Any]:
+    """Bars: L_T, the terms L_{t-1} in ten stretches from the noisy to the clean end, L_0, and the gap. For `Curves`.
+
+    ``schedule`` is a key of FAMILIES, ``variance`` one of VARIANCES; sigma_1^2 = beta_1 where beta_tilde_1 would be 0.
+    ValueError for T < 2 and for another key.
+    """
+    if T < 2:
+        raise ValueError(f"T: expected at least 2 steps, got {T}")
+    for key, table, name in ((schedule, FAMILIES, "schedule"), (variance, VARIANCES, "variance")):
+        if key not in table:
+            raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
+    s = FAMILIES[schedule](T)
+    var = VARIANCES[variance](s).clone()
+    if var[1] == 0:
+        var[1] = s.beta[1]
+    L_T, L_t, L_0, gap = bound_terms(s, var)
+    stretch = (STRETCHES * torch.arange(2, T + 1) - 1) // T
+    stretches = torch.zeros(STRETCHES, dtype=torch.float64).index_add(0, stretch, L_t).flip(0)
+    bars = [
+        ("L_T", "prior", [0], [L_T]),
+        ("Lₜ₋₁, t ≥ 2", "posterior", range(1, STRETCHES + 1), stretches.tolist()),
+        ("L₀", "model", [STRETCHES + 1], [L_0]),
+        ("gap", "exact", [STRETCHES + 3], [gap]),
+    ]
+    wide = 0.8 / len(bars)  # of a bar, which the view moves aside by its series: moved back here
+    total = L_T + float(L_t.sum()) + L_0
+    tight = gap < TIGHT
+    return {
+        "series": [
+            {
+                "label": label,
+                "colour": plotting.COLOURS[colour],
+                "dash": "",
+                "kind": "bar",
+                "x": [0.25 * slot - (i - (len(bars) - 1) / 2) * wide for slot in slots],
+                "y": heights,
+            }
+            for i, (label, colour, slots, heights) in enumerate(bars)
+        ],
+        "xlabel": "noisy end … clean end",
+        "ylabel": "nats",
+        "xlim": [-0.25, 0.25 * (STRETCHES + 4)],
+        "ylim": [-4, 5],
+        "xticks": [0, 0.25 * (STRETCHES + 1) / 2, 0.25 * (STRETCHES + 1), 0.25 * (STRETCHES + 3)],
+        "xlabels": ["L_T", "steps between", "L₀", "gap"],
+        "yticks": [-4, -2, 0, 2, 4],
+        "readout": f"T = {T}: {L_T:.4f} + {float(L_t.sum()):.4f} + ({L_0:.4f}) = {total:.4f} nats,\n"
+        f"{total / math.log(2):.3f} bits/dim; entropy {ENTROPY:.4f}, gap {gap:.2g}".replace("-", "−"),
+        "verdict": {
+            "good": tight,
+            "text": f"{'tight' if tight else 'loose'} (limit {TIGHT} nats)",
+            "colour": plotting.COLOURS["posterior" if tight else "x0_hat"],
+        },
+    }
+
+
+def bound_slider(name: str = "bound") -> Panel:
+    """T, schedule and variance over `bound_curves`."""
+    controls = {
+        "T": ipywidgets.SelectionSlider(options=[10, 25, 50, 100, 250, 1000], value=1000, description="T", layout=WIDE),
+        "schedule": ipywidgets.SelectionSlider(options=list(FAMILIES), description="schedule", layout=WIDE),
+        "variance": ipywidgets.SelectionSlider(options=list(VARIANCES), description="σₜ² is", layout=WIDE),
+    }
+    alt = "The terms of the bound as bars, from the noisy end to the clean end, and at the right the gap."
+    static = static_curves(bound_curves(10, "linear", "best"), bound_curves(1000, "linear", "β̃"))
+    return live(name, bound_curves, controls, static, alt)

@@ -1,0 +1,65 @@
+"""Slider of chapter 04: forecast from x_0 times hindsight from x_t, the posterior of the step between them."""
+
+from typing import Any
+
+import ipywidgets
+import torch
+
+from ddpm_edu import gaussian, plotting, schedules
+from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, live, static_curves
+
+LARGE_STEPS = schedules.linear(10, 0.1, 0.5)  # ten large steps, so that the three curves stay apart
+X_PREV = torch.linspace(-3.5, 3.5, POINTS, dtype=torch.float64)
+
+
+def posterior_curves(t: int, x0: float, xt: float) -> dict[str, Any]:
+    """Three densities of x_{t-1}: q(x_{t-1} | x_0), q(x_t | x_{t-1}) scaled to area 1, and q(x_{t-1} | x_t, x_0).
+
+    The last is the product of the others, scaled. On `LARGE_STEPS`, t = 2..10 (at t = 1 the first and the last are the
+    point x_0). Data for `Curves`, with mean and variance of the posterior and the shares of x_0 and x_t in its mean.
+    ValueError for another t.
+    """
+    s = LARGE_STEPS
+    if not 2 <= t <= s.T:
+        raise ValueError(f"t: expected 2..{s.T}, got {t}")
+    start, end = torch.tensor(x0, dtype=torch.float64), torch.tensor(xt, dtype=torch.float64)
+    mean, var = gaussian.posterior_mean_var(s, start, end, t)
+    share_x0 = float(s.beta[t] / (1 - s.alpha_bar[t]))
+    lines = [
+        ("from x₀", "prior", "7 4", "line", gaussian.q_mean_var(s, start, t - 1)),
+        ("from xₜ", "noise", "2 3", "line", (end / s.alpha[t].sqrt(), s.beta[t] / s.alpha[t])),
+        ("posterior", "posterior", "", "area", (mean, var)),
+    ]
+    return {
+        "series": [
+            {
+                "label": label,
+                "colour": plotting.COLOURS[colour],
+                "dash": dash,
+                "kind": kind,
+                "x": X_PREV.tolist(),
+                "y": gaussian.normal_log_prob(X_PREV, *law).exp().tolist(),
+            }
+            for label, colour, dash, kind, law in lines
+        ],
+        "xlabel": "xₜ₋₁",
+        "ylabel": "density",
+        "xlim": [-3.5, 3.5],
+        "ylim": [0, 1.7],
+        "xticks": [-3, -2, -1, 0, 1, 2, 3],
+        "yticks": [0, 0.5, 1, 1.5],
+        "readout": f"t = {t}: mean {mean:.3f}, variance {var:.3f}; share of x₀ {share_x0:.2f}, "
+        f"of xₜ {1 - share_x0:.2f}".replace("-", "−"),
+    }
+
+
+def posterior_slider(name: str = "posterior") -> Panel:
+    """Three sliders, t, x_0 and x_t, over `posterior_curves`."""
+    t = ipywidgets.IntSlider(5, 2, LARGE_STEPS.T, description="t", layout=WIDE)
+    x0 = ipywidgets.FloatSlider(value=0.8, min=-1, max=1, step=0.1, description="x₀", readout_format=".1f", layout=WIDE)
+    xt = ipywidgets.FloatSlider(
+        value=-0.6, min=-2, max=2, step=0.1, description="xₜ", readout_format=".1f", layout=WIDE
+    )
+    alt = "Densities of the step before: forecast from x₀, hindsight from xₜ, and between them the narrower posterior."
+    static = static_curves(posterior_curves(2, 0.8, -0.6), posterior_curves(5, 0.8, -0.6))
+    return live(name, posterior_curves, {"t": t, "x0": x0, "xt": xt}, static, alt)
