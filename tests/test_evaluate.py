@@ -96,6 +96,23 @@ def test_the_standard_error_is_the_spread_over_repetitions():
     assert np.mean([r.std_error for r in results]) == pytest.approx(spread, rel=0.2)
 
 
+def test_the_standard_error_of_two_images_is_half_their_difference():
+    s = schedules.Schedule.from_betas(BETA)
+
+    def total(*values):
+        x0 = to_float(torch.tensor(values, dtype=torch.uint8).reshape(-1, 1, 1, 1)).double()
+
+        def oracle(xt, t):  # knows x_0, so that no draw of the noise makes a difference
+            return gaussian.eps_from_x0(s, xt, t, x0)
+
+        return bound(s, oracle, x0, generator=torch.Generator().manual_seed(0), draws=4)
+
+    black, grey, both = total(0, 0), total(100, 100), total(0, 100)
+    assert black.std_error == pytest.approx(0, abs=1e-9) and abs(black.total - grey.total) > 0.1
+    assert both.total == pytest.approx((black.total + grey.total) / 2, rel=1e-9)
+    assert both.std_error == pytest.approx(abs(black.total - grey.total) / 2, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("draws", "strata"),
     [
