@@ -31,14 +31,14 @@ def test_readout_is_log_p_the_bound_and_their_difference(mean, std):
     want = f"log p(x) = {log_p:.4f}, ELBO = {elbo:.4f}, gap {gap:.4f} nats".replace("-", "−")
     assert data["readout"] == want
     assert not data["verdict"]["good"]
-    assert data["verdict"]["text"] == "the bound is not tight (limit 0.01 nats)"
+    assert data["verdict"]["text"] == "gap open: not below 0.01 nats"
     assert data["verdict"]["colour"] == plotting.COLOURS["x0_hat"]
 
 
 def test_at_the_posterior_the_bound_is_tight():
     data = widgets.elbo_curves(0.8, math.sqrt(0.2))
     assert data["readout"] == "log p(x) = −1.4305, ELBO = −1.4305, gap 0.0000 nats"
-    assert data["verdict"]["good"] and data["verdict"]["text"] == "the bound is tight (limit 0.01 nats)"
+    assert data["verdict"]["good"] and data["verdict"]["text"] == "gap closed: below 0.01 nats"
     assert data["verdict"]["colour"] == plotting.COLOURS["posterior"]
 
 
@@ -52,7 +52,7 @@ def test_the_limit_is_a_hundredth_of_a_nat(mean, good):
 def test_curves_are_prior_posterior_and_q(mean, std):
     series = widgets.elbo_curves(mean, std)["series"]
     assert [line["label"] for line in series] == ["prior p(z)", "posterior p(z|x)", "q(z)"]
-    assert [line["colour"] for line in series] == [plotting.COLOURS[key] for key in ("prior", "posterior", "model")]
+    assert [line["colour"] for line in series] == [plotting.COLOURS[key] for key in ("prior", "posterior", "x0_hat")]
     assert [line["kind"] for line in series] == ["line", "area", "line"]
     assert [bool(line["dash"]) for line in series] == [False, False, True]
     z = np.asarray(series[0]["x"])
@@ -97,9 +97,14 @@ def test_slider_starts_at_the_prior_and_redraws_at_minimum_middle_and_maximum():
     assert panel.alt == view.alt != ""
 
 
-def test_where_no_kernel_runs_the_prior_and_a_tight_q_are_drawn(monkeypatch):
+def test_where_no_kernel_runs_the_prior_the_q_of_the_chapter_and_a_tight_q_are_drawn(monkeypatch):
     states = []
     monkeypatch.setattr("ddpm_edu.widgets.latent.static_curves", lambda *s: states.extend(s) or b"png")
     assert widgets.elbo_slider().static == b"png"
-    assert states == [widgets.elbo_curves(0.0, 1.0), widgets.elbo_curves(0.8, 0.45)]
-    assert [state["verdict"]["good"] for state in states] == [False, True]
+    at = [(0.0, 1.0), (0.3, 0.7), (0.8, 0.45)]
+    assert [state | {"ylim": [0, 2], "yticks": [0, 0.5, 1, 1.5, 2]} for state in states] == [
+        widgets.elbo_curves(*q) for q in at
+    ]
+    assert [state["verdict"]["good"] for state in states] == [False, False, True]
+    for state in states:
+        assert state["ylim"] == [0, 1] and max(max(line["y"]) for line in state["series"]) <= 1

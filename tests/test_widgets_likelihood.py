@@ -51,7 +51,7 @@ def test_equal_densities_have_no_area():
 def test_kl_curves_say_what_they_draw():
     data = widgets.kl_curves(1.0, 1.0, 2.0)
     assert [(one["label"], one["kind"]) for one in data["series"]] == [
-        ("KL(p‖q)", "area"), ("KL(q‖p)", "area"), ("p", "line"), ("q", "line")
+        ("KL(p‖q)", "area"), ("KL(q‖p)", "area"), ("p, std 1.0", "line"), ("q, std 2.0", "line")
     ]  # fmt: skip
     assert [one["colour"] for one in data["series"]] == [
         plotting.COLOURS[name] for name in ("posterior", "prior", "data", "model")

@@ -46,7 +46,7 @@ def test_posterior_curves_are_bayes_on_a_grid(t, x0, xt):
 
 def test_posterior_curves_say_what_they_draw():
     data = widgets.posterior_curves(5, 0.8, -0.6)
-    assert [one["label"] for one in data["series"]] == ["from x₀", "from xₜ", "posterior"]
+    assert [one["label"] for one in data["series"]] == ["forecast", "hindsight", "posterior"]
     colours = [plotting.COLOURS[key] for key in ("prior", "noise", "posterior")]
     assert [one["colour"] for one in data["series"]] == colours
     assert len({one["dash"] for one in data["series"]}) == 3

@@ -7,7 +7,7 @@ import pytest
 
 from ddpm_edu import plotting, widgets
 
-LABELS = ["bound", "L_simple", "v loss", "x₀ loss"]
+LABELS = ["bound", "L_simple", "loss on v", "loss on x₀"]
 
 
 def betas(schedule: str, T: int) -> list[float]:
@@ -64,7 +64,7 @@ def test_weight_curves_are_the_weights(schedule, T, variance, ruler):
 
 
 def test_each_loss_is_flat_on_its_own_ruler():
-    for ruler, label in (("ε", "L_simple"), ("x₀", "x₀ loss"), ("v", "v loss")):
+    for ruler, label in (("ε", "L_simple"), ("x₀", "loss on x₀"), ("v", "loss on v")):
         line = widgets.weight_curves("linear", 1000, "β", ruler)["series"][LABELS.index(label)]
         assert line["y"] == pytest.approx([0.0] * 101, abs=1e-12)
 
@@ -101,5 +101,5 @@ def test_the_slider_redraws_from_its_controls():
 
 def test_colours_are_those_of_the_figure():
     lines = widgets.weight_curves("linear", 1000, "β", "ε")["series"]
-    names = ("exact", "noise", "model", "x0_hat")
+    names = ("posterior", "noise", "model", "x0_hat")
     assert [line["colour"] for line in lines] == [plotting.COLOURS[name] for name in names]

@@ -1,4 +1,4 @@
-"""Chapter 05: the best variance of a step with an imperfect mean, the outermost bins, half the best variance."""
+"""Chapter 05: the best variance of a step with an imperfect mean, the mass of a bin, half the best variance."""
 
 import math
 
@@ -41,7 +41,7 @@ EXERCISES = {
             {"x0": -1.0, "mu": -0.99, "std": 0.01},
             {"x0": -251 / 255, "mu": -0.9, "std": 0.2},
         ],
-        hint="the bin of the largest level reaches up to infinity, that of the smallest down to minus infinity",
+        hint="a bin ends halfway to the next level; the outermost two reach to infinity",
     ),
     "05.3": Exercise(
         _price_of,

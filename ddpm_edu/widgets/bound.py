@@ -15,7 +15,8 @@ from ddpm_edu.widgets.panels import WIDE, Panel, live, static_curves
 MEAN, VAR = 0.3, 0.25  # of the data, x_0 ~ N(MEAN, VAR)
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e * VAR)
 TIGHT = 0.01  # nats; a bound nearer to the entropy than this is called tight
-STRETCHES = 10  # the terms L_{t-1} are added up over so many stretches of the chain
+STRETCHES = 9  # the terms L_{t-1} are added up over so many stretches of the chain
+LIMITS = [0.25, 0.5, 1, 2, 4, 8, 16, math.inf]  # of the axis, in nats, to either side: few, so that it seldom jumps
 
 
 def _path(T: int) -> Schedule:
@@ -60,7 +61,7 @@ def bound_terms(s: Schedule, var: Tensor) -> tuple[float, Tensor, float, float]:
 
 
 def bound_curves(T: int, schedule: str, variance: str) -> dict[str, Any]:
-    """Bars: L_T, the terms L_{t-1} in ten stretches from the noisy to the clean end, L_0, and the gap. For `Curves`.
+    """Bars: L_T, the terms L_{t-1} in nine stretches from the noisy to the clean end, L_0, and the gap. For `Curves`.
 
     ``schedule`` is a key of FAMILIES, ``variance`` one of VARIANCES; sigma_1^2 = beta_1 where beta_tilde_1 would be 0.
     ValueError for T < 2 and for another key.
@@ -75,17 +76,20 @@ def bound_curves(T: int, schedule: str, variance: str) -> dict[str, Any]:
     if var[1] == 0:
         var[1] = s.beta[1]
     L_T, L_t, L_0, gap = bound_terms(s, var)
-    stretch = (STRETCHES * torch.arange(2, T + 1) - 1) // T
+    stretch = (STRETCHES * torch.arange(1, T) - 1) // (T - 1)  # of t = 2..T
     stretches = torch.zeros(STRETCHES, dtype=torch.float64).index_add(0, stretch, L_t).flip(0)
     bars = [
         ("L_T", "prior", [0], [L_T]),
-        ("Lₜ₋₁, t ≥ 2", "posterior", range(1, STRETCHES + 1), stretches.tolist()),
-        ("L₀", "model", [STRETCHES + 1], [L_0]),
+        ("L_t−1", "posterior", range(1, STRETCHES + 1), stretches.tolist()),
+        ("L_0", "model", [STRETCHES + 1], [L_0]),
         ("gap", "exact", [STRETCHES + 3], [gap]),
     ]
     wide = 0.8 / len(bars)  # of a bar, which the view moves aside by its series: moved back here
     total = L_T + float(L_t.sum()) + L_0
     tight = gap < TIGHT
+    heights = [L_T, *stretches.tolist(), L_0, gap]
+    high = next(limit for limit in LIMITS if limit > 1.05 * max(heights))
+    low = -next(limit for limit in LIMITS if limit > -1.05 * min(heights))
     return {
         "series": [
             {
@@ -101,18 +105,26 @@ def bound_curves(T: int, schedule: str, variance: str) -> dict[str, Any]:
         "xlabel": "noisy end … clean end",
         "ylabel": "nats",
         "xlim": [-0.25, 0.25 * (STRETCHES + 4)],
-        "ylim": [-4, 5],
+        "ylim": [low, high],
         "xticks": [0, 0.25 * (STRETCHES + 1) / 2, 0.25 * (STRETCHES + 1), 0.25 * (STRETCHES + 3)],
-        "xlabels": ["L_T", "steps between", "L₀", "gap"],
-        "yticks": [-4, -2, 0, 2, 4],
-        "readout": f"T = {T}: {L_T:.4f} + {float(L_t.sum()):.4f} + ({L_0:.4f}) = {total:.4f} nats,\n"
+        "xlabels": ["L_T", "steps between", "L_0", "gap"],
+        "yticks": [low, low / 2, 0, high / 2, high],
+        "readout": f"T = {T}: {L_T:.4f} + {float(L_t.sum()):.4f} {'-' if L_0 < 0 else '+'} {abs(L_0):.4f} = "
+        f"{total:.4f} nats,\n"
         f"{total / math.log(2):.3f} bits/dim; entropy {ENTROPY:.4f}, gap {gap:.2g}".replace("-", "−"),
         "verdict": {
             "good": tight,
-            "text": f"{'tight' if tight else 'loose'} (limit {TIGHT} nats)",
+            "text": f"{'tight: gap below' if tight else 'loose: gap above'} {TIGHT} nats",
             "colour": plotting.COLOURS["posterior" if tight else "x0_hat"],
         },
     }
+
+
+def _still(T: int) -> dict[str, Any]:
+    """The drawing for the best variance, with its settings in the place of the longer readout."""
+    data = bound_curves(T, "linear", "best")
+    total = sum(y for one in data["series"][:3] for y in one["y"])
+    return data | {"readout": f"T = {T}, best variance: sum {total:.4f} nats"}
 
 
 def bound_slider(name: str = "bound") -> Panel:
@@ -123,5 +135,5 @@ def bound_slider(name: str = "bound") -> Panel:
         "variance": ipywidgets.SelectionSlider(options=list(VARIANCES), description="σₜ² is", layout=WIDE),
     }
     alt = "The terms of the bound as bars, from the noisy end to the clean end, and at the right the gap."
-    static = static_curves(bound_curves(10, "linear", "best"), bound_curves(1000, "linear", "β̃"))
+    static = static_curves(*(_still(T) for T in (10, 1000)))
     return live(name, bound_curves, controls, static, alt)

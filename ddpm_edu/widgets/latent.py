@@ -32,7 +32,7 @@ def elbo_curves(mean: float, std: float) -> dict[str, Any]:
     lines = [
         ("prior p(z)", "prior", "", "line", (zero, one)),
         ("posterior p(z|x)", "posterior", "", "area", posterior),
-        ("q(z)", "model", "7 4", "line", (m, var)),
+        ("q(z)", "x0_hat", "7 4", "line", (m, var)),
     ]
     return {
         "series": [
@@ -55,7 +55,7 @@ def elbo_curves(mean: float, std: float) -> dict[str, Any]:
         "readout": f"log p(x) = {log_p:.4f}, ELBO = {elbo:.4f}, gap {gap:.4f} nats".replace("-", "−"),
         "verdict": {
             "good": tight,
-            "text": f"the bound is {'tight' if tight else 'not tight'} (limit {TIGHT:g} nats)",
+            "text": f"gap {'closed: below' if tight else 'open: not below'} {TIGHT:g} nats",
             "colour": plotting.COLOURS["posterior" if tight else "x0_hat"],  # green, vermillion
         },
     }
@@ -70,5 +70,6 @@ def elbo_slider(name: str = "elbo") -> Panel:
         value=1.0, min=0.2, max=1.5, step=0.05, description="std", readout_format=".2f", layout=WIDE
     )
     alt = "Densities over z: the wide prior, the narrow posterior, and q, which the sliders move from one to the other."
-    static = static_curves(elbo_curves(0.0, 1.0), elbo_curves(0.8, 0.45))
+    low = {"ylim": [0, 1], "yticks": [0, 0.5, 1]}  # enough for these three
+    static = static_curves(*(elbo_curves(*q) | low for q in [(0.0, 1.0), (0.3, 0.7), (0.8, 0.45)]))
     return live(name, elbo_curves, {"mean": mean, "std": std}, static, alt)

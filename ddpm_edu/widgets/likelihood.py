@@ -25,9 +25,9 @@ def kl_curves(mean: float, std_p: float, std_q: float) -> dict[str, Any]:
     forward, reverse = normal_kl(zero, var_p, mean_q, var_q), normal_kl(mean_q, var_q, zero, var_p)
     lines = [
         ("KL(p‖q)", plotting.COLOURS["posterior"], "", p * (log_p - log_q) - p + q, "area"),
-        ("KL(q‖p)", plotting.COLOURS["prior"], "2 3", q * (log_q - log_p) - q + p, "area"),
-        ("p", plotting.COLOURS["data"], "", p, "line"),
-        ("q", plotting.COLOURS["model"], "7 4", q, "line"),
+        ("KL(q‖p)", plotting.COLOURS["prior"], "", q * (log_q - log_p) - q + p, "area"),
+        (f"p, std {std_p:.1f}", plotting.COLOURS["data"], "", p, "line"),
+        (f"q, std {std_q:.1f}", plotting.COLOURS["model"], "7 4", q, "line"),
     ]
     return {
         "series": [

@@ -22,16 +22,17 @@ from ddpm_edu import plotting
 
 HERE = Path(__file__).parent
 WIDE = {"width": "420px"}
+DASHES = {"": "-", "7 4": "--", "2 3": ":"}  # as SVG writes them, as matplotlib does
 POINTS = 101  # points of a curve: enough for a smooth line, few enough to send on every key press
 
 
 class Curves(anywidget.AnyWidget):
     """A drawing as SVG from ``data``, with a line of text and, where there is one, a verdict below.
 
-    ``data`` holds ``series``, a list of {label, colour, dash, x, y} with an optional ``kind``: "line" (the default),
-    "area" (a line, filled down to zero) or "bar" (the bars of several series at the same x stand side by side);
-    ``xlabel, ylabel, xlim, ylim, xticks, yticks``; optionally ``xlabels`` and ``ylabels``, the text at the ticks;
-    ``readout``; optionally ``verdict``, {good, text, colour}.
+    ``data`` holds ``series``, a list of {label, colour, dash, x, y} with ``dash`` one of DASHES and an optional
+    ``kind``: "line" (the default), "area" (a line, filled down to zero) or "bar" (the bars of several series at one x
+    stand side by side); ``xlabel, ylabel, xlim, ylim, xticks, yticks``; optionally ``xlabels`` and ``ylabels``, the
+    text at the ticks; ``readout``; optionally ``verdict``, {good, text, colour}.
     """
 
     _esm = HERE / "curves.js"
@@ -93,7 +94,7 @@ def static_curves(*states: dict[str, Any]) -> bytes:
                 x = x + (bars.index(line) - (len(bars) - 1) / 2) * width
                 ax.bar(x, y, width, color=line["colour"], label=line["label"])
                 continue
-            ax.plot(x, y, color=line["colour"], ls="--" if line["dash"] else "-", label=line["label"])
+            ax.plot(x, y, color=line["colour"], ls=DASHES[line["dash"]], label=line["label"])
             if kind == "area":
                 ax.fill_between(x, y, color=line["colour"], alpha=0.25, lw=0)
         ax.set(xlabel=data["xlabel"], ylabel=data["ylabel"], xlim=data["xlim"], ylim=data["ylim"])

@@ -26,8 +26,8 @@ def posterior_curves(t: int, x0: float, xt: float) -> dict[str, Any]:
     mean, var = gaussian.posterior_mean_var(s, start, end, t)
     share_x0 = float(s.beta[t] / (1 - s.alpha_bar[t]))
     lines = [
-        ("from x₀", "prior", "7 4", "line", gaussian.q_mean_var(s, start, t - 1)),
-        ("from xₜ", "noise", "2 3", "line", (end / s.alpha[t].sqrt(), s.beta[t] / s.alpha[t])),
+        ("forecast", "prior", "7 4", "line", gaussian.q_mean_var(s, start, t - 1)),
+        ("hindsight", "noise", "2 3", "line", (end / s.alpha[t].sqrt(), s.beta[t] / s.alpha[t])),
         ("posterior", "posterior", "", "area", (mean, var)),
     ]
     return {
@@ -48,8 +48,8 @@ def posterior_curves(t: int, x0: float, xt: float) -> dict[str, Any]:
         "ylim": [0, 1.7],
         "xticks": [-3, -2, -1, 0, 1, 2, 3],
         "yticks": [0, 0.5, 1, 1.5],
-        "readout": f"t = {t}: mean {mean:.3f}, variance {var:.3f}; share of x₀ {share_x0:.2f}, "
-        f"of xₜ {1 - share_x0:.2f}".replace("-", "−"),
+        "readout": f"t = {t}: mean {mean:.3f}, variance {var:.3f}; "
+        f"shares {share_x0:.2f} and {1 - share_x0:.2f}".replace("-", "−"),
     }
 
 

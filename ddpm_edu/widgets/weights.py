@@ -30,7 +30,12 @@ VARIANCES: dict[str, Callable[[Schedule], Tensor]] = {
     "√(ββ̃)": lambda s: (s.beta * sampling.beta_tilde(s)).sqrt(),
     "β̃": sampling.beta_tilde,
 }
-LOOKS = {"bound": ("exact", ""), "L_simple": ("noise", ""), "v loss": ("model", "7 4"), "x₀ loss": ("x0_hat", "2 3")}
+LOOKS = {  # as in the figure of the chapter
+    "bound": ("posterior", ""),
+    "L_simple": ("noise", "9 3 2 3"),
+    "loss on v": ("model", "7 4"),
+    "loss on x₀": ("x0_hat", "2 3"),
+}
 
 
 def weight_curves(schedule: str, T: int, variance: str, ruler: str) -> dict[str, Any]:
@@ -49,8 +54,8 @@ def weight_curves(schedule: str, T: int, variance: str, ruler: str) -> dict[str,
     on_eps = {
         "bound": elbo.loss_weight(s, var),
         "L_simple": torch.ones_like(s.beta),
-        "v loss": 1 / s.alpha_bar,
-        "x₀ loss": 1 / s.snr,
+        "loss on v": 1 / s.alpha_bar,
+        "loss on x₀": 1 / s.snr,
     }
     anchor = (s.snr[first:] - 1).abs().argmin()
     t = torch.linspace(first, T, min(T + 1 - first, POINTS)).round().long()
@@ -64,12 +69,12 @@ def weight_curves(schedule: str, T: int, variance: str, ruler: str) -> dict[str,
     return {
         "series": series,
         "xlabel": "t / T",
-        "ylabel": "weight (1 where SNR = 1)",
+        "ylabel": "relative weight (1 where SNR = 1)",
         "xlim": [0, 1],
         "ylim": [-4, 4],
         "xticks": [0, 0.25, 0.5, 0.75, 1],
         "yticks": [-4, -2, 0, 2, 4],
-        "ylabels": ["10⁻⁴", "0.01", "1", "100", "10⁴"],
+        "ylabels": ["10⁻⁴", "10⁻²", "1", "10²", "10⁴"],
         "readout": f"{schedule}, T = {T}, errors of {ruler}\n"
         f"share on t ≤ T/10: {shares[0]}, {shares[1]},\n{shares[2]}, {shares[3]}",
     }
