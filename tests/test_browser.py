@@ -305,7 +305,7 @@ def _value(slider) -> float | str:
         readout.inner_text() if readout.is_visible() else slider.locator(".noUi-handle").get_attribute("aria-valuetext")
     )
     try:
-        return float(shown)
+        return float(shown.replace("−", "-"))
     except ValueError:
         return shown
 

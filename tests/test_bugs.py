@@ -4,12 +4,13 @@ import contextlib
 import functools
 import inspect
 import io
+import re
 
 import pytest
 import torch
 
 from ddpm_edu import bugs, checks, gaussian, sampling, schedules
-from ddpm_edu.bugs import Bug, broken, learner
+from ddpm_edu.bugs import Bug, broken, gallery, learner
 
 S = schedules.linear(10, 0.02, 0.6)
 ROOT = bugs.find("variance for standard deviation")
@@ -30,7 +31,7 @@ def test_the_gallery_is_large_and_every_bug_has_a_name_of_its_own():
 
 
 def test_more_than_24_bugs_were_met_outside_and_few_are_flips_of_a_sign():
-    assert sum(bug.source != "made for this gallery" for bug in bugs.BUGS) >= 24
+    assert sum(bug.source not in (gallery.MADE, gallery.HOLE) for bug in bugs.BUGS) >= 24
     flips = [bug for bug in bugs.BUGS if bug.old.replace("+", "-") == bug.new.replace("+", "-")]
     assert len(flips) <= 2
 
@@ -45,7 +46,7 @@ def test_the_named_check_goes_red_by_its_own_verdict_and_the_code_comes_back(bug
     code = target.__code__
     red = red_checks(bug)
     assert bug.check in red, f"{bug.name}: {bug.check} stays green, red are {list(red)}"
-    assert red[bug.check].startswith("FAIL ") and "Error: " not in red[bug.check]  # compared, not merely crashed
+    assert red[bug.check].startswith("FAIL ") and "did not run" not in red[bug.check]  # compared, not merely crashed
     assert target.__code__ is code
     [again] = bugs.examine([bug.check])
     assert again.ok
@@ -181,17 +182,98 @@ def test_find_takes_names_and_numbers():
     assert bugs.find(bugs.BUGS[4].name) is bugs.BUGS[4]
     with pytest.raises(ValueError, match="name: expected the name of a bug, such as .*, got 'no such bug'"):
         bugs.find("no such bug")
-    for number in (0, -1, len(bugs.BUGS) + 1):
+    for number in (0, -1, len(bugs.BUGS) + 1, True, 2.0, None):
         with pytest.raises(ValueError, match=f"number: expected 1..{len(bugs.BUGS)}, got {number}"):
             bugs.find(number)
+
+
+def test_a_bug_can_be_given_by_name_by_number_or_as_it_is():
+    bug = bugs.find("eta not squared")
+    number = bugs.BUGS.index(bug) + 1
+    assert bugs.find(bug) is bug
+    assert bugs.diff(bug) == bugs.diff(bug.name) == bugs.diff(number)
+    assert bugs.red(bug.name) == bugs.red(number) == red_checks(bug)
+    right = noise_factor()
+    with bugs.broken(ROOT.name):
+        assert noise_factor() != right
 
 
 def test_the_hunt_has_every_bug_once_in_another_order():
     secrets = [bugs.secret(number) for number in range(1, len(bugs.BUGS) + 1)]
     assert {bug.name for bug in secrets} == {bug.name for bug in bugs.BUGS}
     assert sum(a is b for a, b in zip(secrets, bugs.BUGS, strict=True)) < 5
-    with pytest.raises(ValueError, match="number: expected 1"):
-        bugs.secret(0)
+    for number in (0, 1.5, None, True):
+        with pytest.raises(ValueError, match="number: expected 1"):
+            bugs.secret(number)
+    assert repr(secrets[0]) == "Secret(?)"
+
+
+@pytest.mark.parametrize(
+    "suspect, answer",
+    [
+        ("eta not squared", "found!"),
+        ("sampling.ddim", "yes, that function; now the slip"),
+        ("sampling.sample", "no, not in sampling.sample"),
+        ("bracket of sigma", "the right function, another slip: 'bracket of sigma' turns [0-9]+ checks red"),
+        ("film of one frame", "no: 'film of one frame' turns 1 checks red, 0 of these"),
+    ],
+)
+def test_a_guess_is_answered(suspect, answer):
+    assert re.match(answer, bugs.guess(bugs.find("eta not squared"), suspect))
+
+
+def test_a_guess_that_no_check_can_tell_from_the_secret_counts_as_found():
+    pair = bugs.find("Langevin runs uphill in energy"), bugs.find("Langevin with half the noise")
+    assert red_checks(pair[0]).keys() == red_checks(pair[1]).keys()
+    assert bugs.guess(pair[0], pair[1].name).startswith("found, as far as the red checks can tell")
+
+
+@pytest.mark.parametrize("suspect", ["no such bug", "sampling.dim", 0])
+def test_a_guess_that_names_nothing_is_an_error(suspect):
+    with pytest.raises(ValueError, match="expected"):
+        bugs.guess(ROOT, suspect)
+
+
+def test_functions_of_a_check_hold_every_broken_one():
+    """What a check runs is where the bugs that turn it red can be, or in code that ran when a network was built."""
+    found = bugs.functions("sampler by hand: law of the sample")
+    assert "learner.ancestral" in found and "sampling.sample" not in found
+    assert not any("examination" in name or name.startswith("checks.") for name in found)
+    for bug in bugs.BUGS[::6]:
+        assert bug.where in bugs.functions(bug.check)
+
+
+def test_source_is_that_of_the_function():
+    assert bugs.source("gaussian.q_step").startswith("def q_step(")
+    assert bugs.source("exact.Mixture.score").startswith("def score(")
+
+
+@pytest.mark.parametrize(
+    "where, old, new",
+    [
+        ("training.train", "eps = torch.randn(", "eps = 0.5 * torch.randn("),
+        ("sampling.ddim", "    x = torch.randn(", "    x = 1.2 * torch.randn("),
+        ("evaluate.bound", "eps = torch.randn(", "generator.manual_seed(0)\n        eps = torch.randn("),
+        ("evaluate.bound", "        xt = q_sample(", "        eps = eps[:1].expand_as(eps)\n        xt = q_sample("),
+        (
+            "evaluate.bound",
+            "        xt = q_sample(",
+            "        eps = eps[..., :1].expand_as(eps)\n        xt = q_sample(",
+        ),
+        (
+            "evaluate.bound",
+            "        xt = q_sample(",
+            "        eps = (eps / 2**0.5).erf() * 3**0.5\n        xt = q_sample(",
+        ),
+        ("sampling.sample", "        x = p_step(", "        z = z[:, :1].expand(shape)\n        x = p_step("),
+        ("sampling.sample", "        x = p_step(", "        z = (z / 2**0.5).erf() * 3**0.5\n        x = p_step("),
+        ("sampling.ddim", "        x = (\n", "        z = (z / 2**0.5).erf() * 3**0.5\n        x = (\n"),
+        ("sampling.ddim", "        x = (\n", "        z = z[:1].expand(shape)\n        x = (\n"),
+    ],
+)
+def test_further_patches_of_the_noise_are_caught(where, old, new):
+    """Not in the gallery: sqrt(3) erf(z / sqrt(2)) is uniform and has the variance of z."""
+    assert bugs.red(Bug("mine", where, old, new))
 
 
 # Examining

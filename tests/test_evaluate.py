@@ -139,6 +139,30 @@ def test_t_is_stratified_over_2_to_T_and_1_is_always_there(draws, strata):
     assert (counts - 1 / 6).abs().max() < 4 * math.sqrt(1 / 6 * 5 / 6 / 400)
 
 
+def test_every_noise_is_standard_normal_and_drawn_by_itself():
+    """Of black images x_t tells the noise. The share beyond sqrt(3) tells normal noise from uniform noise."""
+    s, noises = schedules.Schedule.from_betas(BETA), []
+
+    def recorder(xt, t):
+        noises.append(gaussian.eps_from_x0(s, xt, t, -torch.ones_like(xt)))
+        return torch.zeros_like(xt)
+
+    bound(
+        s, recorder, -torch.ones(5000, 1, 2, 1, dtype=torch.float64), generator=torch.Generator(), draws=4, batch=5000
+    )
+    z = torch.stack(noises).reshape(5, 5000, 2)
+
+    def near(x, want, wrong):
+        error = x.std().item() / math.sqrt(x.numel())
+        assert abs(x.mean().item() - want) < 4 * error and abs(x.mean().item() - wrong) > 8 * error
+
+    near(z[..., 0] * z[..., 1], 0.0, 1.0)
+    near(z[:, ::2] * z[:, 1::2], 0.0, 1.0)
+    near(z[0:4:2] * z[1:4:2], 0.0, 1.0)
+    near(z**2, 1.0, 0.9)
+    near((z.abs() > math.sqrt(3)).double(), math.erfc(math.sqrt(1.5)), 0.0)
+
+
 def test_one_step_has_no_terms_in_between():
     s = schedules.Schedule.from_betas([0.5])
     x0 = pixels(256, 256 * 64)

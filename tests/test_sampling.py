@@ -363,6 +363,21 @@ def test_the_noises_of_two_ddim_jumps_are_independent():
         within(first * second, 0.0, [(first.std() * second.std()).item()])
 
 
+@pytest.mark.parametrize("run, extra", [("sample", {}), ("ddim", {"steps": 4, "eta": 1.0})])
+def test_start_and_noise_are_standard_normal_for_each_coordinate_by_itself(run, extra):
+    """Where the network says eps = 0; the share beyond sqrt(3) tells normal noise from uniform noise."""
+    steps = list(getattr(sampling, run)(LARGE, lambda x, t: 0 * x, (10_000, 2), generator=generator(), **extra))
+    found = [steps[0].x.double()]
+    for now, then in itertools.pairwise(steps[:-1]):
+        a, b = LARGE.alpha_bar[now.t].item(), LARGE.alpha_bar[then.t].item()
+        std = math.sqrt(1 - a / b) if run == "sample" else math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        found.append((then.x.double() - math.sqrt(b / a) * now.x.double()) / std)
+    for z in found:
+        within(z[:, 0] * z[:, 1], 0.0, [1.0])
+        within(z.flatten() ** 2, 1.0, [0.8, 1.2])
+        within((z.flatten().abs() > math.sqrt(3)).double(), math.erfc(math.sqrt(1.5)), [0.0])
+
+
 @pytest.mark.parametrize("run, extra", RUNS)
 def test_the_clip_bounds_each_value_by_itself_also_at_t_1(run, extra):
     """A prediction of which one coordinate alone is out of range: that one is cut, the other is left as it is."""

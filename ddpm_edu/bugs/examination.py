@@ -1,17 +1,22 @@
-"""The checks of the gallery: each compares one piece of the package with a second route that shares no code with it.
+"""The checks of the gallery: most compare one piece of the package with a second route that shares no code with it.
 
 The routes: formulas written out by hand, Bayes' rule on a grid, quadrature, sums of Gaussians, and seeded draws that
-are shown to reject named wrong answers. The chain is short with large steps, since on a long one with small steps a
-slip of one step moves every number too little to be seen. `CHECKS` maps a name to the function that runs the check.
+are shown to reject named wrong answers. Some ask for a property instead: the same picture whatever the noise, an output
+that depends on t. The chain is short with large steps, since on a long one with small steps a slip of one step moves
+every number too little to be seen. `CHECKS` maps a name to the function that runs the check.
 """
 
 import contextlib
 import io
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +33,8 @@ CHECKS: dict[str, Check] = {}
 
 def examine(names: Iterable[str] | None = None, show: bool = False) -> list[Result]:
     """Run checks, all by default; one that raises anything is red. With ``show`` their lines are printed."""
-    _run.cache_clear()  # it ran the code of another moment
+    _run.cache_clear()  # they ran the code of another moment
+    _by_autograd.cache_clear()
     before, found = len(checks.results), []
     for name in CHECKS if names is None else names:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -37,13 +43,32 @@ def examine(names: Iterable[str] | None = None, show: bool = False) -> list[Resu
             except CheckFailed as error:
                 found.append(Result(name, False, str(error)))
             except Exception as error:  # a bug may break the code that it stands in
-                found.append(Result(name, False, f"FAIL {name:<46} {type(error).__name__}: {error}"))
+                found.append(Result(name, False, f"FAIL {name:<46} did not run: {type(error).__name__}: {error}"))
             else:
                 found.append(Result(name, True, checks.results[-1].line))
         if show:
             print(found[-1].line)
     del checks.results[before:]  # what was broken on purpose is no result of the session
     return found
+
+
+def functions(name: str) -> list[str]:
+    """The functions of the package that a check runs, in alphabetical order and named as in `Bug.where`."""
+    found, package = set(), Path(checks.__file__).parent
+    not_examined = {Path(__file__), Path(checks.__file__)}
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        path, inside = Path(frame.f_code.co_filename), frame.f_code.co_qualname
+        if event == "call" and package in path.parents and path not in not_examined and "<" not in inside:
+            found.add(f"{path.stem}.{inside}")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        examine([name])
+    finally:
+        sys.setprofile(before)
+    return sorted(found)
 
 
 def _check(name: str) -> Callable[[Check], Check]:
@@ -87,6 +112,25 @@ def _randn(*shape: int, seed: int = 0) -> Tensor:
 
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def _check_noise(name: str, z: Tensor) -> None:
+    """``z`` (times, examples, pixels) is standard normal, each number drawn by itself."""
+    for axis, what in ((1, "example"), (2, "pixel"), (0, "time")):
+        one, pairs = (z - z.mean()).transpose(0, axis), z.shape[axis] // 2
+        if pairs:
+            products = one[0 : 2 * pairs : 2] * one[1 : 2 * pairs : 2]
+            check_mean(name, products.flatten(), 0.0, {f"one noise for every {what}": 1.0})
+    check_mean(name, z.flatten(), 0.0, {"between 0 and 1": 0.5})
+    check_mean(name, z.flatten() ** 2, 1.0, {"half as large": 0.25, "a fifth too large": 1.44})
+    beyond = (z.flatten().abs() > math.sqrt(3)).double()
+    check_mean(name, beyond, math.erfc(math.sqrt(1.5)), {"uniform, of the same variance": 0.0})
+
+
+def _check_times(name: str, seen: list[float]) -> None:
+    """Each t from T to 1 once, in this order; where the first comparison fails, its index is the t."""
+    check_close(name, [seen.count(t) for t in range(T + 2)], [0, *[1] * T, 0])
+    check_close(name, seen, [float(t) for t in reversed(TIMES)])
 
 
 def _ones(x: Tensor, t: Tensor) -> Tensor:
@@ -283,6 +327,11 @@ def _density(t: int, x: Tensor) -> Tensor:
     return total
 
 
+def _score(t: int) -> Tensor:
+    x = POINTS.clone().requires_grad_()
+    return torch.autograd.grad(_density(t, x).log().sum(), x)[0]
+
+
 def _bayes(t: int, r: int) -> Tensor:
     """q(x_r | x_t) for r < t on the grid, one row for each of POINTS, each with sum 1."""
     kept = ABAR[t] / ABAR[r]
@@ -300,8 +349,7 @@ def _(name: str) -> None:
 def _(name: str) -> None:
     got, want = [], []
     for t in (1, 5, 10):
-        x = POINTS.clone().requires_grad_()
-        want.append(torch.autograd.grad(_density(t, x).log().sum(), x)[0])
+        want.append(_score(t))
         got.append(LINE.score(S, POINTS, t))
     check_close(name, torch.cat(got), torch.cat(want))
 
@@ -337,10 +385,10 @@ def _(name: str) -> None:
     check_mean(name, x[:, 0] * x[:, 1], 0.2, {"covariance for its root": 0.5 * 0.2 + 0.2 * 0.3, "uncorrelated": 0.0})
 
 
-@_check("score from x0_hat: that of the mixture")
+@_check("score from x0_hat: gradient of log q")
 def _(name: str) -> None:
     got = [learner.denoiser_score(S, POINTS, t, (_bayes(t, 0) @ GRID)[:, None]) for t in (1, 5, 10)]
-    check_close(name, torch.cat(got), torch.cat([LINE.score(S, POINTS, t) for t in (1, 5, 10)]))
+    check_close(name, torch.cat(got), torch.cat([_score(t) for t in (1, 5, 10)]))
 
 
 # -- the bound ---------------------------------------------------------------------------------------------------------
@@ -480,6 +528,46 @@ def _(name: str) -> None:
     check_close(name, [got.L_T, got.L_t, got.L_0], [x / math.log(2) for x in (L_T, L_t, L_0)])
 
 
+@_check("bits/dim: var and clip_x0 as asked, by hand")
+def _(name: str) -> None:
+    """A network whose x0_hat is 1.3 everywhere: what it pays does not depend on the noise."""
+    level = 2 * 150 / 255 - 1
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        abar = S.alpha_bar[t].reshape(-1, 1, 1, 1)
+        return (xt - abar.sqrt() * 1.3) / (1 - abar).sqrt()
+
+    x0 = torch.full((2, 1, 3, 3), level, dtype=torch.float64)
+    got, want = [], []
+    for clip, x0_hat in ((False, 1.3), (True, 1.0)):
+        settings = dict(var=0.5 * S.beta, clip_x0=clip, draws=T - 1)
+        found = evaluate.bound(S, model, x0, generator=_generator(), **settings)  # type: ignore[arg-type]
+        got.append([found.L_t, found.L_0])
+        L_t = 0.0
+        for t in TIMES[1:]:
+            on_x0, _, var = _posterior(t)
+            ratio, gap = 2 * var / BETA[t], on_x0 * (level - x0_hat)
+            L_t += 0.5 * (ratio - 1 - math.log(ratio)) + gap**2 / BETA[t]
+        z = [(level + edge / 255 - x0_hat) / math.sqrt(BETA[1]) for edge in (-1, 1)]
+        want.append([L_t / math.log(2), -math.log2(_cdf(z[1]) - _cdf(z[0]))])
+    check_close(name, got, want, tol=1e-9)
+
+
+@_check("bits/dim: law of its noise")
+def _(name: str) -> None:
+    """The picture is known and the network notes x_t, so the noise is known."""
+    level, noises = 2 * 150 / 255 - 1, []
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        abar = S.alpha_bar[t].reshape(-1, 1, 1, 1)
+        noises.append((xt - abar.sqrt() * level) / (1 - abar).sqrt())
+        return torch.zeros_like(xt)
+
+    x0 = torch.full((200, 1, 2, 2), level, dtype=torch.float64)
+    evaluate.bound(S, model, x0, generator=_generator(), draws=T - 1)
+    _check_noise(name, torch.stack(noises).flatten(2))
+
+
 @_check("bits/dim: standard error of two pictures")
 def _(name: str) -> None:
     """Two pictures that differ in L_T alone: the mean of two numbers is known to half their difference."""
@@ -523,7 +611,7 @@ def _(name: str) -> None:
             return 0.3 * xt
 
         run(model)
-        check_close(name, seen, [float(t) for t in reversed(TIMES)])
+        _check_times(name, seen)
 
 
 def _sampler(model: sampling.EpsModel) -> Tensor:
@@ -533,6 +621,14 @@ def _sampler(model: sampling.EpsModel) -> Tensor:
 
 def _own_sampler(model: sampling.EpsModel) -> Tensor:
     return learner.ancestral(S, model, _randn(4, 1), _generator(1))
+
+
+@_check("samplers: x_T is standard normal")
+def _(name: str) -> None:
+    first = next(sampling.sample(S, _ones, (5000, 2), generator=_generator()))
+    other = next(sampling.ddim(S, _ones, (5000, 2), steps=5, generator=_generator()))
+    for step in (first, other):
+        _check_noise(name, step.x.double()[None])
 
 
 @_check("sampler: the last step adds no noise")
@@ -545,27 +641,32 @@ def _(name: str) -> None:
     check_close(name, a, b)
 
 
-def _residuals(t: int, n: int = 20_000) -> Tensor:
-    """The noise of the sampler's step from t to t - 1, where the network says eps = 0.5 x_t."""
-    short = Schedule.from_betas([0.1, 0.3, 0.5, 0.8])
-    steps = list(sampling.sample(short, lambda x, t: 0.5 * x, (n, 1), generator=_generator(), dtype=torch.float64))
-    beta, abar = short.beta[t].item(), short.alpha_bar[t].item()
-    mean = (1 - 0.5 * beta / math.sqrt(1 - abar)) / math.sqrt(1 - beta) * steps[-t - 1].x
-    return (steps[-t].x - mean).flatten()
+SHORT = Schedule.from_betas([0.1, 0.3, 0.5, 0.8])
+
+
+def _noises() -> dict[int, Tensor]:
+    """t -> the noise that the sampler adds on the way from t to t - 1, where the network says eps = 0.5 x_t."""
+    model: sampling.EpsModel = lambda x, t: 0.5 * x  # noqa: E731
+    steps = list(sampling.sample(SHORT, model, (10_000, 2), generator=_generator(), dtype=torch.float64))
+    found = {}
+    for t in (4, 3, 2):
+        beta, abar = SHORT.beta[t].item(), SHORT.alpha_bar[t].item()
+        mean = (1 - 0.5 * beta / math.sqrt(1 - abar)) / math.sqrt(1 - beta) * steps[-t - 1].x
+        found[t] = steps[-t].x - mean
+    return found
 
 
 @_check("sampler: variance of every single step")
 def _(name: str) -> None:
+    noises = _noises()
     for t, beta, other in ((4, 0.8, 0.5), (3, 0.5, 0.3), (2, 0.3, 0.1)):
         wrong = {"beta of the step below": other, "beta as a standard deviation": beta**2, "its root": math.sqrt(beta)}
-        check_mean(name, _residuals(t) ** 2, beta, wrong)
+        check_mean(name, noises[t].flatten() ** 2, beta, wrong)
 
 
 @_check("sampler: new noise in every step")
 def _(name: str) -> None:
-    third, second = _residuals(3), _residuals(2)
-    check_mean(name, third * second, 0.0, {"the same noise twice": math.sqrt(0.5 * 0.3)})
-    check_mean(name, third[::2] * third[1::2], 0.0, {"one noise for all examples": 0.5})
+    _check_noise(name, torch.stack([noise / SHORT.beta[t].sqrt() for t, noise in _noises().items()]))
 
 
 @_check("sampler by hand: law of the sample")
@@ -641,21 +742,42 @@ def _(name: str) -> None:
     check_close(name, torch.cat([step.x for step in steps[1:]]), torch.cat(want))
 
 
-@_check("DDIM: mean and variance of a jump, eta = 1/2")
-def _(name: str) -> None:
-    """From t = 2 to 1 of a chain of two steps, with eps_hat = 1."""
+def _half_way() -> tuple[Tensor, float, float]:
+    """Jump from t = 2 to 1 of a chain of two steps, with eta = 1/2 and eps_hat = 1: what comes on top of x0_hat's part,
+    and its mean and variance; the variance at eta = 1 is four times that."""
     a1, a2 = 0.7, 0.7 * 0.6
     two = Schedule.from_betas([0.3, 0.4])
     first, second, _ = sampling.ddim(
         two, _ones, (20_000, 1), steps=2, eta=0.5, generator=_generator(), dtype=torch.float64
     )
-    full = (1 - a1) / (1 - a2) * (1 - a2 / a1)  # the variance at eta = 1
+    var = (1 - a1) / (1 - a2) * (1 - a2 / a1) / 4
     rest = second.x - math.sqrt(a1 / a2) * (first.x - math.sqrt(1 - a2))
-    mean = math.sqrt(1 - a1 - full / 4)
-    check_mean(name, rest.flatten(), mean, {"direction keeps all the noise": math.sqrt(1 - a1)})
-    check_mean(
-        name, (rest.flatten() - mean) ** 2, full / 4, {"eta not squared": full / 2, "eta = 0": 0.0, "eta = 1": full}
-    )
+    return rest.flatten(), math.sqrt(1 - a1 - var), var
+
+
+@_check("DDIM: variance of a jump, eta = 1/2")
+def _(name: str) -> None:
+    rest, _, var = _half_way()
+    check_mean(name, (rest - rest.mean()) ** 2, var, {"eta not squared": 2 * var, "eta = 0": 0.0, "eta = 1": 4 * var})
+
+
+@_check("DDIM: mean of a jump, eta = 1/2")
+def _(name: str) -> None:
+    rest, mean, var = _half_way()
+    check_mean(name, rest, mean, {"direction keeps all the noise": math.sqrt(mean**2 + var)})
+
+
+@_check("DDIM: new noise in every jump")
+def _(name: str) -> None:
+    """From t = 4 to 3 to 2 to 1, with eps_hat = 0 and eta = 1."""
+    model: sampling.EpsModel = lambda x, t: 0 * x  # noqa: E731
+    run = sampling.ddim(SHORT, model, (10_000, 2), steps=4, eta=1.0, generator=_generator(), dtype=torch.float64)
+    noises = []
+    for now, then in itertools.pairwise(list(run)[:-1]):
+        a, b = SHORT.alpha_bar[now.t].item(), SHORT.alpha_bar[then.t].item()
+        std = math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        noises.append((then.x - math.sqrt(b / a) * now.x) / std)
+    _check_noise(name, torch.stack(noises))
 
 
 @_check("DDIM: variance of a jump over two steps")
@@ -708,30 +830,71 @@ class _Run:
     records: list[training.Record]
     seen: list[tuple[Tensor, Tensor]]  # x_t, t
     training: list[bool]
+    weights: list[list[Tensor]]  # at the start and after each step
+    averages: list[list[Tensor]]  # the same of the EMA
+    clipped: list[list[Tensor]]  # the gradients of which each step was made
+
+    def noise(self, i: int) -> Tensor:
+        """The picture is known and x_t was noted, so the noise is known."""
+        xt, t = self.seen[i]
+        abar = torch.tensor([1, 0.9, 0.9 * 0.7, 0.9 * 0.7 * 0.5, 0.9 * 0.7 * 0.5 * 0.2])[t].reshape(-1, 1, 1, 1)
+        return (xt - abar.sqrt() * (PICTURE / 127.5 - 1)) / (1 - abar).sqrt()
 
 
-@cache  # five checks read it; `examine` empties it first
+RATES, CLIP = [0.005, 0.01, 0.01], 0.1
+
+
+@cache  # nine checks read it; `examine` empties it first
 def _run() -> _Run:
-    """A U-Net small enough for a few milliseconds, on one picture. At this learning rate its weights stand still."""
+    """A U-Net small enough for a few milliseconds, on one picture."""
     network = dict(
         image_size=4, channels=1, width=4, width_mults=(1,), res_blocks=1, attention_at=(), dropout=0.0, classes=None
     )
     config = training.Config(
-        preset="", data="digits", network=network, schedule=Schedule.from_betas([0.1, 0.3, 0.5, 0.7]), steps=3,
-        batch=48, lr=1e-30, warmup=2, clip=1e9, ema_decay=0.9, flip=False, seed=0,
+        preset="", data="digits", network=network, schedule=SHORT, steps=3,
+        batch=48, lr=RATES[-1], warmup=2, clip=CLIP, ema_decay=0.9, flip=False, seed=0,
     )  # fmt: skip
     state = training.State(config)
     state.model.eval()  # as somebody would leave it who draws pictures between two steps
-    run = _Run(state.model, [], [], [])
+    run = _Run(state.model, [], [], [], [], [], [])
 
     def note(model: nn.Module, args: tuple[Tensor, Tensor]) -> None:
         run.seen.append(args)
         run.training.append(model.training)
 
+    def copy_weights() -> None:
+        run.weights.append([parameter.detach().clone() for parameter in state.model.parameters()])
+        run.averages.append([parameter.clone() for parameter in state.ema.model.parameters()])
+
     hook = state.model.register_forward_pre_hook(note)
-    run.records.extend(itertools.islice(training.train(state, data.Images(PICTURE, LABEL, "one", ("0",))), 3))
+    copy_weights()
+    for record in itertools.islice(training.train(state, data.Images(PICTURE, LABEL, "one", ("0",))), 3):
+        run.records.append(record)
+        copy_weights()
+        run.clipped.append(
+            [parameter.grad.clone() for parameter in state.model.parameters() if parameter.grad is not None]
+        )
     hook.remove()
     return run
+
+
+@cache
+def _by_autograd() -> list[tuple[float, Tensor]]:
+    """Loss and gradient, not clipped, of the batch of each step."""
+    run, found = _run(), []
+    parameters = list(run.model.parameters())
+    for i in range(3):
+        with torch.no_grad():
+            for parameter, weight in zip(parameters, run.weights[i], strict=True):
+                parameter.copy_(weight)
+        loss = ((run.model(*run.seen[i]) - run.noise(i)) ** 2).mean()
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        found.append((loss.item(), _flat(list(gradients))))
+    return found
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
 
 
 PICTURE = torch.arange(0, 256, 16, dtype=torch.uint8).reshape(1, 1, 4, 4)
@@ -740,7 +903,9 @@ LABEL = torch.zeros(1, dtype=torch.int64)
 
 @_check("training: every t from 1 to T is drawn")
 def _(name: str) -> None:
-    check_close(name, torch.unique(torch.cat([record.t for record in _run().records])), [1, 2, 3, 4])
+    """Index 0 to 5 is t: neither 0 nor T + 1 may come."""
+    drawn = torch.cat([record.t for record in _run().records]).tolist()
+    check_close(name, [float(t in drawn) for t in range(6)], [0, 1, 1, 1, 1, 0])
 
 
 @_check("training: each picture has its own t")
@@ -748,23 +913,52 @@ def _(name: str) -> None:
     check_close(name, [float(len(torch.unique(record.t)) > 1) for record in _run().records], [1.0, 1.0, 1.0])
 
 
-@_check("training: gradient of one batch by autograd")
+@_check("training: law of the noise")
 def _(name: str) -> None:
-    """The picture is known and x_t was noted, so the noise is known, and with it loss and gradient."""
+    _check_noise(name, torch.stack([_run().noise(i) for i in range(3)]).double().flatten(2))
+
+
+@_check("training: loss and gradient by autograd")
+def _(name: str) -> None:
     run, got, want = _run(), [], []
-    for record, (xt, t) in zip(run.records, run.seen, strict=True):
-        abar = torch.tensor([1, 0.9, 0.9 * 0.7, 0.9 * 0.7 * 0.5, 0.9 * 0.7 * 0.5 * 0.3])[t].reshape(-1, 1, 1, 1)
-        eps = (xt - abar.sqrt() * (PICTURE / 127.5 - 1)) / (1 - abar).sqrt()
-        loss = ((run.model(xt, t) - eps) ** 2).mean()
-        gradients = torch.autograd.grad(loss, list(run.model.parameters()), materialize_grads=True)
+    for record, (loss, gradient) in zip(run.records, _by_autograd(), strict=True):
         got += [record.loss.mean().item(), record.grad_norm.item()]
-        want += [loss.item(), math.sqrt(sum((g.double() ** 2).sum().item() for g in gradients))]
+        want += [loss, gradient.norm().item()]
     check_close(name, got, want, tol=1e-4)
+
+
+@_check("training: long gradients are clipped")
+def _(name: str) -> None:
+    check_close(name, [_flat(gradients).norm() for gradients in _run().clipped], [CLIP] * 3, tol=1e-4)
+
+
+@_check("training: three steps of Adam by hand")
+def _(name: str) -> None:
+    run = _run()
+    m, v = torch.zeros(()), torch.zeros(())
+    for k, rate in enumerate(RATES, 1):
+        g = _by_autograd()[k - 1][1]
+        g = g * min(1.0, CLIP / g.norm().item())
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        step = -rate * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8)
+        sure = v.sqrt() > 1e-6  # Adam makes a whole step even of a gradient that is zero but for rounding
+        check_close(name, (_flat(run.weights[k]) - _flat(run.weights[k - 1]))[sure], step[sure], tol=1e-3)
+
+
+@_check("training: EMA of the weights after each step")
+def _(name: str) -> None:
+    run, got, want = _run(), [], []
+    average = _flat(run.weights[0])
+    for k, decay in enumerate((1 / 10, 2 / 11, 3 / 12), 1):
+        average = decay * average + (1 - decay) * _flat(run.weights[k])
+        got.append(_flat(run.averages[k]))
+        want.append(average)
+    check_close(name, torch.cat(got), torch.cat(want), tol=1e-5)
 
 
 @_check("training: warm-up of the learning rate")
 def _(name: str) -> None:
-    check_close(name, [record.lr for record in _run().records], [0.5e-30, 1e-30, 1e-30])
+    check_close(name, [record.lr for record in _run().records], RATES)
 
 
 @_check("training: dropout is on")

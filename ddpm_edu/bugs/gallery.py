@@ -2,7 +2,8 @@
 
 Each is a wrong version that works: no exception, numbers of the right shape, often pictures that look fine. ``source``
 says where the slip was seen: in an issue of a public repository, in public code, in written derivations of DDPM (where
-formula and text disagree), or nowhere: "made for this gallery" marks those that were thought up for it.
+formula and text disagree), or nowhere: "made for this gallery" marks those that were thought up for it. The last kind
+is patches that a reader wrote and that all checks of the time let pass: each led to a check.
 """
 
 import random
@@ -10,6 +11,7 @@ import random
 from ddpm_edu.bugs.patch import Bug
 
 CODE, TEXT, MADE = "public code", "written derivations", "made for this gallery"
+HOLE = "a reader of this gallery, when no check saw it"
 
 BUGS = (
     # -- schedules -----------------------------------------------------------------------------------------------------
@@ -36,7 +38,7 @@ BUGS = (
         "schedules._from_alpha_bar",
         old=".clamp(max=max_beta)",
         new=".clamp(max=1 - 1e-12)",
-        symptom="At t = T the network's error is multiplied by more than a million: the first predicted x_0 is dots.",
+        symptom="At t = T the network's error is multiplied by a million: the first predicted x_0 is all extremes.",
         check="cosine: the last beta is 0.999",
         source="asked about in openai/guided-diffusion#42",
     ),
@@ -154,7 +156,7 @@ BUGS = (
         "gaussian.posterior_mean_var",
         old="beta_tilde = (1 - alpha_bar_before) / (1 - alpha_bar) * beta",
         new="beta_tilde = alpha / beta + 1 / (1 - alpha_bar_before)",
-        symptom="The less we should doubt, the more noise is added: KL terms explode and t = 1 divides by zero.",
+        symptom="KL terms explode, and t = 1 divides by zero; samples of this package are untouched.",
         check="posterior: Bayes' rule at every t > 1",
         source=TEXT,
     ),
@@ -191,7 +193,7 @@ BUGS = (
         "gaussian.mu_from_eps",
         old="_mix(1 / alpha.sqrt(), xt, -beta / ((1 - alpha_bar) * alpha).sqrt(), eps)",
         new="_mix(1 / alpha_bar.sqrt(), xt, -beta / ((1 - alpha_bar) * alpha_bar).sqrt(), eps)",
-        symptom="Every step multiplies the chain up: after some hundred steps the sample is inf or NaN.",
+        symptom="A sampler written with this mean is inf after some twenty steps; ours forms its mean from x0_hat.",
         check="Eq. 11: posterior mean at x0_hat, every t",
         source=TEXT,
     ),
@@ -200,7 +202,7 @@ BUGS = (
         "gaussian.mu_from_eps",
         old="((1 - alpha_bar) * alpha).sqrt()",
         new="((1 - alpha_bar) * alpha.sqrt())",
-        symptom="Right at large t, too strong at small t: the last steps overshoot and leave a fine grain.",
+        symptom="A sampler written with this mean overshoots where t is small; ours forms its mean from x0_hat.",
         check="Eq. 11: posterior mean at x0_hat, every t",
         source=CODE,
     ),
@@ -237,7 +239,7 @@ BUGS = (
         old="alpha_bar.sqrt() * x0_hat - xt",
         new="x0_hat - xt",
         symptom="The picture was shrunk on the way and the score forgets it: it points too far out at large t.",
-        check="score from x0_hat: that of the mixture",
+        check="score from x0_hat: gradient of log q",
         source=TEXT,
     ),
     Bug(
@@ -273,7 +275,7 @@ BUGS = (
         "exact.Mixture._log_joint",
         old="0.5 * (distance + torch.logdet(2 * math.pi * covs))",
         new="0.5 * distance",
-        symptom="The wider mode takes points from the narrow one; the oracle itself is wrong between the modes.",
+        symptom="The wider mode gets too much weight; the oracle itself is wrong between the modes.",
         check="mixture: score is the gradient of log q",
         source=MADE,
     ),
@@ -347,7 +349,7 @@ BUGS = (
         old="q_sample(s, x0, t, eps)",
         new="q_sample(s, x0, t, torch.randn_like(eps))",
         symptom="The target has nothing to do with the input: the loss stays at 1 for ever, and samples are noise.",
-        check="training: gradient of one batch by autograd",
+        check="training: loss and gradient by autograd",
         source=MADE,
     ),
     Bug(
@@ -382,7 +384,7 @@ BUGS = (
         "elbo.bits_per_dim",
         old="nats / (dims * math.log(2))",
         new="nats / dims",
-        symptom="3.75 bits/dim become 2.60: a record, and a wrong one.",
+        symptom="3.75 bits/dim become 2.60: better than the paper's, and wrong.",
         check="bits per dimension: 8 bits are 8 bits",
         source=MADE,
     ),
@@ -400,7 +402,7 @@ BUGS = (
         "evaluate.bound",
         old="* (s.T - 1) / draws",
         new="/ draws",
-        symptom="The largest term of the bound is divided by T - 1: bits/dim below what lossless coders reach.",
+        symptom="The sum of the KL terms is divided by T - 1; with T = 1000 it all but vanishes.",
         check="bits/dim of a known picture, by hand",
         source=MADE,
     ),
@@ -431,13 +433,49 @@ BUGS = (
         check="bits/dim: standard error of two pictures",
         source=MADE,
     ),
+    Bug(
+        "a bound without noise",
+        "evaluate.bound",
+        old="eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)",
+        new="eps = torch.zeros_like(x)",
+        symptom="The network is shown pictures that are faded and not noisy: the number depends on no seed.",
+        check="bits/dim: law of its noise",
+        source=HOLE,
+    ),
+    Bug(
+        "the bound of another sampler",
+        "evaluate.bound",
+        old="var = s.beta if var is None else var",
+        new="var = s.beta",
+        symptom="The variances that were asked for are ignored: two choices of them give the very same bits/dim.",
+        check="bits/dim: var and clip_x0 as asked, by hand",
+        source=HOLE,
+    ),
+    Bug(
+        "the bound forgets the clip",
+        "evaluate.bound",
+        old="x0_hat.clamp(-1, 1) if clip_x0 else x0_hat",
+        new="x0_hat",
+        symptom="The bound of a sampler that nobody uses; a good network hardly shows it.",
+        check="bits/dim: var and clip_x0 as asked, by hand",
+        source=HOLE,
+    ),
+    Bug(
+        "decoder with the sampler's variance",
+        "evaluate.bound",
+        old="at(s.beta, t, x).to(x.dtype), bins",
+        new="at(var, t, x).to(x.dtype), bins",
+        symptom="With the variances beta_t all is right; with beta_tilde_t, which is 0 at t = 1, L_0 is inf or NaN.",
+        check="bits/dim: var and clip_x0 as asked, by hand",
+        source=HOLE,
+    ),
     # -- sampling ------------------------------------------------------------------------------------------------------
     Bug(
         "noise on the last step",
         "sampling.p_step",
         old="device=xt.device) > 1",
         new="device=xt.device) > 0",
-        symptom="A grain of about one grey level over every sample; it looks like a network trained too little.",
+        symptom="A grain of standard deviation sqrt(beta_1) over all samples, as if trained too little.",
         check="sampler: the last step adds no noise",
         source=CODE,
     ),
@@ -491,7 +529,7 @@ BUGS = (
         "sampling.beta_tilde",
         old="* s.beta[1:]",
         new="* s.beta[:-1]",
-        symptom="At T = 1000 hardly a trace; on a short chain the samples are too narrow.",
+        symptom="At T = 1000 hardly a trace; on a short chain too little noise, which the error of few steps hides.",
         check="beta_tilde: reciprocal of precisions, every t",
         source=MADE,
     ),
@@ -500,7 +538,7 @@ BUGS = (
         "sampling.sample",
         old="        z = torch.randn(",
         new="        generator.manual_seed(0)\n        z = torch.randn(",
-        symptom="Each step has the right mean and variance, yet the noises are one noise: samples are far too spread.",
+        symptom="Each noise has the right mean and variance, yet all are one noise: samples are far too spread.",
         check="sampler: new noise in every step",
         source=MADE,
     ),
@@ -546,7 +584,7 @@ BUGS = (
         "sampling.even_grid",
         old="[round(T * k / steps) for k in range(steps, 0, -1)]",
         new="list(range(1, T + 1, T // steps))[::-1]",
-        symptom="Pure noise is handed over as the x_t of a smaller t: with few steps no sample gets dark or bright.",
+        symptom="Pure noise is handed over as the x_t of a smaller t: with few steps the samples miss the extremes.",
         check="DDIM: the grid starts at T and is even",
         source="huggingface/diffusers#2585, CompVis/stable-diffusion#686",
     ),
@@ -574,7 +612,7 @@ BUGS = (
         old="(1 - abar_r) / (1 - abar_t) * (1 - abar_t / abar_r)",
         new="(1 - abar_r) / ((1 - abar_t) * (1 - abar_t / abar_r))",
         symptom="eta = 0 is perfect and eta > 0 is snow; easily blamed on eta.",
-        check="DDIM: mean and variance of a jump, eta = 1/2",
+        check="DDIM: variance of a jump, eta = 1/2",
         source=CODE,
     ),
     Bug(
@@ -582,8 +620,8 @@ BUGS = (
         "sampling.ddim",
         old="eta**2 * (1 - abar_r)",
         new="eta * (1 - abar_r)",
-        symptom="Right at eta = 0 and at eta = 1, the two values that everybody tries.",
-        check="DDIM: mean and variance of a jump, eta = 1/2",
+        symptom="Right at eta = 0 and at eta = 1, the two values that are used most.",
+        check="DDIM: variance of a jump, eta = 1/2",
         source=MADE,
     ),
     Bug(
@@ -601,7 +639,7 @@ BUGS = (
         old="(1 - abar_r - var).clamp(min=0)",
         new="(1 - abar_r).clamp(min=0)",
         symptom="With eta > 0 noise is put in and none is taken out for it: every x_t has too much variance.",
-        check="DDIM: mean and variance of a jump, eta = 1/2",
+        check="DDIM: mean of a jump, eta = 1/2",
         source=MADE,
     ),
     Bug(
@@ -612,6 +650,43 @@ BUGS = (
         symptom="Where the clip acts, the two halves of a step contradict each other: the result is no picture's x_t.",
         check="DDIM: eps belongs to the clipped x_0",
         source="lucidrains/denoising-diffusion-pytorch#84",
+    ),
+    Bug(
+        "x_T too loud",
+        "sampling.sample",
+        old="    x = torch.randn(",
+        new="    x = 1.2 * torch.randn(",
+        symptom="The chain begins where no training picture ever was; the network pulls most of it back.",
+        check="samplers: x_T is standard normal",
+        source=HOLE,
+    ),
+    Bug(
+        "x_T too quiet",
+        "sampling.ddim",
+        old="    x = torch.randn(",
+        new="    x = 0.8 * torch.randn(",
+        symptom="Smoother samples with less variety: easily taken for an improvement.",
+        check="samplers: x_T is standard normal",
+        source=HOLE,
+    ),
+    Bug(
+        "DDIM seeded inside the loop",
+        "sampling.ddim",
+        old="        z = torch.randn(",
+        new="        generator.manual_seed(0)\n        z = torch.randn(",
+        symptom="eta = 0 is perfect; with eta > 0 every jump adds the noise of the one before.",
+        check="DDIM: new noise in every jump",
+        source=HOLE,
+    ),
+    Bug(
+        "one noise for all pixels",
+        "sampling.ddim",
+        old="z = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)",
+        new="z = torch.randn(shape[0], generator=generator, device=generator.device, dtype=dtype)"
+        ".reshape(-1, *[1] * (len(shape) - 1)).expand(shape)",
+        symptom="eta = 0 is perfect; with eta > 0 whole pictures get lighter and darker, and no pixel gets noise.",
+        check="DDIM: new noise in every jump",
+        source=HOLE,
     ),
     Bug(
         "Langevin runs uphill in energy",
@@ -674,8 +749,53 @@ BUGS = (
         old="        state.optimizer.zero_grad()\n",
         new="",
         symptom="Every step follows all the gradients so far: the loss falls, then swings, and nothing says why.",
-        check="training: gradient of one batch by autograd",
+        check="training: loss and gradient by autograd",
         source=MADE,
+    ),
+    Bug(
+        "nothing is learned",
+        "training.train",
+        old="state.optimizer.step()",
+        new="pass",
+        symptom="The loss moves up and down as in any training, with the times drawn, and stays near 1.",
+        check="training: three steps of Adam by hand",
+        source=HOLE,
+    ),
+    Bug(
+        "EMA never updated",
+        "training.train",
+        old="state.ema.update(state.model)",
+        new="pass",
+        symptom="The loss falls as it should; the samples, drawn with the EMA, are noise for ever.",
+        check="training: EMA of the weights after each step",
+        source=HOLE,
+    ),
+    Bug(
+        "a clip that never acts",
+        "training.train",
+        old="config.clip)",
+        new="1e9)",
+        symptom="Nothing, until one bad batch throws the weights far away.",
+        check="training: long gradients are clipped",
+        source=HOLE,
+    ),
+    Bug(
+        "rand for randn",
+        "training.train",
+        old="eps = torch.randn(",
+        new="eps = torch.rand(",
+        symptom="The loss falls further than it should, since noise from 0 to 1 is easier to guess; samples are grey.",
+        check="training: law of the noise",
+        source=HOLE,
+    ),
+    Bug(
+        "one noise for the training batch",
+        "training.train",
+        old="x0, t, eps",
+        new="x0, t, eps[:1].expand_as(eps)",
+        symptom="Right on average; the gradients of a batch hold less than they should, and training is slower.",
+        check="training: law of the noise",
+        source=HOLE,
     ),
     Bug(
         "warm-up in whole numbers",
@@ -707,8 +827,8 @@ BUGS = (
     Bug(
         "EMA the wrong way round",
         "training.EMA.update",
-        old="average.lerp_(parameter, 1 - decay)",
-        new="average.lerp_(parameter, decay)",
+        old="1 - decay)",
+        new="decay)",
         symptom="The average follows the newest weights: samples flicker between checkpoints as without EMA.",
         check="EMA: three updates by hand",
         source=MADE,
@@ -728,7 +848,7 @@ BUGS = (
         "data.to_uint8",
         old="((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)",
         new="((x + 1) * 127.5).round().long().to(torch.uint8)",
-        symptom="Black specks in the brightest places and white ones in the darkest, more of them at large t.",
+        symptom="In a grey picture: black specks where it is brightest, white ones where it is darkest.",
         check="bytes: what is out of range is clipped",
         source=CODE,
     ),
@@ -773,7 +893,7 @@ BUGS = (
         "unet.time_embedding",
         old="(t - 1).float()",
         new="t.float()",
-        symptom="A network trained here does not care; weights trained elsewhere answer for the wrong time.",
+        symptom="Weights trained elsewhere answer for a time one step off; networks trained here do not care.",
         check="time embedding: sines and cosines by hand",
         source=MADE,
     ),
@@ -798,19 +918,31 @@ BUGS = (
 )
 
 
-def find(key: str | int) -> Bug:
-    """A bug by its name or by its number in the table, 1, 2, ... ValueError in one line if there is none."""
+def find(key: Bug | str | int) -> Bug:
+    """A bug by its name or by its number in the table, 1, 2, ...; a Bug is returned as it is.
+
+    ValueError in one line if there is none.
+    """
+    if isinstance(key, Bug):
+        return key
     if isinstance(key, str):
         for bug in BUGS:
             if bug.name == key:
                 return bug
         raise ValueError(f"name: expected the name of a bug, such as {BUGS[0].name!r}, got {key!r}")
-    if not 1 <= key <= len(BUGS):
-        raise ValueError(f"number: expected 1..{len(BUGS)}, got {key}")
+    if type(key) is not int or not 1 <= key <= len(BUGS):
+        raise ValueError(f"number: expected 1..{len(BUGS)}, got {key!r}")
     return BUGS[key - 1]
 
 
-def secret(number: int) -> Bug:
+class Secret(Bug):
+    """A bug for the hunt: printing it shows nothing."""
+
+    def __repr__(self) -> str:
+        return "Secret(?)"
+
+
+def secret(number: int) -> Secret:
     """A bug for the hunt: another one for each number 1, 2, ..., in an order that the table does not show."""
     find(number)  # the same numbers
-    return random.Random(0).sample(BUGS, len(BUGS))[number - 1]
+    return Secret(**vars(random.Random(0).sample(BUGS, len(BUGS))[number - 1]))

@@ -30,9 +30,9 @@ VARIANCES: dict[str, Callable[[Schedule], Tensor]] = {
     "√(ββ̃)": lambda s: (s.beta * sampling.beta_tilde(s)).sqrt(),
     "β̃": sampling.beta_tilde,
 }
-LOOKS = {  # as in the figure of the chapter
+LOOKS = {  # colours as in the figure of the chapter
     "bound": ("posterior", ""),
-    "L_simple": ("noise", "9 3 2 3"),
+    "L_simple": ("noise", "7 4"),
     "loss on v": ("model", "7 4"),
     "loss on x₀": ("x0_hat", "2 3"),
 }

@@ -26,9 +26,10 @@ SLIPS = {
         lambda beta_tilde, S: (math.sqrt(beta_tilde + S), 0.5 * math.log(1 + S / beta_tilde)),  # standard deviation
     ],
     "05.2": [
+        lambda x0, mu, std: bits(x0, mu, std, half=2 / 255),  # the bug to find
         lambda x0, mu, std: -math.log2(
             NormalDist(mu, std).cdf(x0 + 1 / 255) - NormalDist(mu, std).cdf(x0 - 1 / 255)
-        ),  # the bug to find
+        ),  # outermost bins as narrow as the others
         lambda x0, mu, std: -math.log2(2 / 255 * NormalDist(mu, std).pdf(x0)),  # density times width
         lambda x0, mu, std: bits(x0, mu, std, log=math.log),  # nats
         lambda x0, mu, std: bits(x0, mu, std, half=1 / 256),  # bins too narrow
