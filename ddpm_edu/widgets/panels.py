@@ -22,7 +22,7 @@ from ddpm_edu import plotting
 
 HERE = Path(__file__).parent
 WIDE = {"width": "420px"}
-DASHES = {"": "-", "7 4": "--", "2 3": ":"}  # as SVG writes them, as matplotlib does
+DASHES = {"": "-", "7 4": "--", "2 3": ":", "9 3 2 3": "-."}  # as SVG writes them, as matplotlib does
 POINTS = 101  # points of a curve: enough for a smooth line, few enough to send on every key press
 
 

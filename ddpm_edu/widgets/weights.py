@@ -32,7 +32,7 @@ VARIANCES: dict[str, Callable[[Schedule], Tensor]] = {
 }
 LOOKS = {  # colours as in the figure of the chapter
     "bound": ("posterior", ""),
-    "L_simple": ("noise", "7 4"),
+    "L_simple": ("noise", "9 3 2 3"),
     "loss on v": ("model", "7 4"),
     "loss on x₀": ("x0_hat", "2 3"),
 }
