@@ -31,7 +31,7 @@ def test_kl_curves_are_the_densities_and_the_integrands(mean, std_p, std_q):
         assert reverse["y"][k] == pytest.approx(-at_q * log_ratio - at_q + at_p, rel=1e-9, abs=1e-12)
         assert forward["y"][k] > -1e-12 and reverse["y"][k] > -1e-12
     want = f"KL(p‖q) = {kl(0, std_p, mean, std_q):.3f} nats, KL(q‖p) = {kl(mean, std_q, 0, std_p):.3f} nats"
-    assert data["readout"] == f"areas: {want}".replace("-0.000", "0.000")
+    assert data["readout"] == f"q around {mean:.1f}: {want}".replace("-0.000", "0.000").replace("-", "−")
 
 
 @pytest.mark.parametrize(("mean", "std_p", "std_q"), [(1.0, 1.0, 1.2), (-1.0, 0.8, 0.5), (0.0, 0.7, 1.0)])
@@ -45,7 +45,7 @@ def test_the_shaded_areas_are_the_numbers_in_the_readout(mean, std_p, std_q):
 def test_equal_densities_have_no_area():
     data = widgets.kl_curves(0.0, 1.3, 1.3)
     assert max(map(abs, data["series"][0]["y"] + data["series"][1]["y"])) < 1e-15
-    assert data["readout"] == "areas: KL(p‖q) = 0.000 nats, KL(q‖p) = 0.000 nats"
+    assert data["readout"] == "q around 0.0: KL(p‖q) = 0.000 nats, KL(q‖p) = 0.000 nats"
 
 
 def test_kl_curves_say_what_they_draw():

@@ -40,7 +40,7 @@ def kl_curves(mean: float, std_p: float, std_q: float) -> dict[str, Any]:
         "ylim": [0, 1],
         "xticks": [-8, -4, 0, 4, 8],
         "yticks": [0, 0.25, 0.5, 0.75, 1],
-        "readout": f"areas: KL(p‖q) = {forward:.3f} nats, KL(q‖p) = {reverse:.3f} nats",
+        "readout": f"q around {mean:.1f}: KL(p‖q) = {forward:.3f} nats, KL(q‖p) = {reverse:.3f} nats".replace("-", "−"),
     }
 
 
