@@ -1,6 +1,7 @@
 """The command line: python -m ddpm_edu train | sample | evaluate | data.
 
-Exit status 0 done; 2 wrong use or bad input, with one line on stderr; 130 interrupted.
+Exit status 0 done; 2 wrong use or bad input, with one line on stderr; 130 interrupted; 1 another process that trained
+with this one is gone.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
@@ -28,27 +29,18 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_edu import data, plotting, schedules
+from ddpm_edu import data, distributed, plotting, schedules
+from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, write_whole
 from ddpm_edu.evaluate import GREY_LEVELS, bound, on_levels
+from ddpm_edu.metrics import device_name, log_line
 from ddpm_edu.sampling import Step, ddim
 from ddpm_edu.sampling import sample as ancestral
 from ddpm_edu.schedules import Schedule
-from ddpm_edu.training import (
-    Config,
-    Record,
-    State,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-    train,
-    write_whole,
-)
+from ddpm_edu.training import Config, Record, State, check_pieces, train
 
 PROG = "python -m ddpm_edu"
 DEFAULT_PRESET = {"digits": "digits", "cifar10": "cifar10-small"}
 LOG_EVERY = 50  # steps between two lines of log.jsonl
-LOG_BINS = 10  # of t, in each of these lines
 SAVE_EVERY = 300.0  # seconds between two checkpoints: the most that a power cut costs
 FRAMES = 11  # moments in a strip of the chain, the noise and the sample included
 EVALUATION_DRAWS = 100  # values of t for each image
@@ -72,6 +64,9 @@ def preset(name: str) -> Config:
 # ---------------------------------------------------------------------------------------------------------------- train
 
 
+GO_ON, SAVE, STOP = range(3)  # what a rank wishes for after a step; the largest wish is done
+
+
 def train_command(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     if args.threads:
@@ -82,55 +77,85 @@ def train_command(args: argparse.Namespace) -> int:
     state = start_or_resume(args, name, checkpoint, weights)
     config = state.config
     images = data.load(config.data, "train")
-    check_writable("--out", checkpoint)
-    lines = cut_log(log, state.step)
-    print(
-        f"{f'Going on after step {state.step} of' if args.resume else 'Training'} preset {config.preset}: "
-        f"{len(images.images):,} images of {config.data}, "
-        f"a U-Net of {sum(p.numel() for p in state.model.parameters()):,} weights, T = {config.schedule.T}, "
-        f"{config.steps:,} steps of {config.batch} images, {torch.get_num_threads()} thread(s) and {state.device}.",
-        flush=True,
-    )
+    lines: list[dict[str, Any]] = []
+    writer = distributed.rank() == 0
+    if writer:
+        check_writable("--out", checkpoint)
+        for file in (checkpoint, weights, log):
+            for leftover in out.glob(f".{file.name}.*.part"):  # of a run that was killed while it wrote
+                leftover.unlink()
+        lines = cut_log(log, state.step)
+        print(
+            f"{f'Going on after step {state.step} of' if args.resume else 'Training'} preset {config.preset}: "
+            f"{len(images.images):,} images of {config.data}, "
+            f"a U-Net of {sum(p.numel() for p in state.model.parameters()):,} weights, T = {config.schedule.T}, "
+            f"{config.steps:,} steps of {config.batch} images, {torch.get_num_threads()} thread(s) and "
+            f"{f'{distributed.ranks()} times ' if distributed.ranks() > 1 else ''}{device_name(state.device)}.",
+            flush=True,
+        )
     records: list[Record] = []
+    clock = time.perf_counter()  # when the first of the records began
 
     def write_log() -> None:
+        nonlocal clock
         if records:
-            lines.append(log_line(state, records))
-            with open(log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(lines[-1]) + "\n")
+            if state.device.type == "cuda":
+                torch.cuda.synchronize(state.device)  # the GPU is behind: only now has it done these steps
+            before, clock = clock, time.perf_counter()
+            state.seconds += clock - before
+            lines.append(log_line(state, records, clock - before))
             records.clear()
+            if writer:
+                with open(log, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(lines[-1]) + "\n")
 
     def save() -> None:
+        nonlocal clock
         write_log()  # before the checkpoint: `cut_log` removes lines that are ahead of it, none can be missing
-        loss = lines[-1].get("loss") if lines else None
-        save_checkpoint(checkpoint, state)
-        save_weights(weights, state.ema.model, config.schedule, card(state, loss))
+        if writer:
+            loss = lines[-1].get("loss") if lines else None
+            save_checkpoint(checkpoint, state)
+            save_weights(weights, state.ema.model, config.schedule, card(state, loss))
+        clock = time.perf_counter()
 
-    saved = started
     with (
-        sigint_as_event() as interrupted,
-        tqdm(total=config.steps, initial=state.step, desc="training", unit="step") as bar,
+        distributed.joined(state.device),
+        signals_as_event() as interrupted,
+        closing(train(state, images)) as steps,
+        tqdm(total=config.steps, initial=state.step, desc="training", unit="step", disable=not writer) as bar,
     ):
-        steps = train(state, images)
-        while state.step < config.steps and time.perf_counter() - started < args.time_budget:
+        distributed.seed_dropout(config.seed, state.step)
+        saved, wish, told = time.perf_counter(), GO_ON, False
+        while state.step < config.steps and wish != STOP:
             records.append(next(steps))
             bar.update()
+            if state.halved and not told:
+                told = True
+                bar.write(
+                    f"Not enough memory for this batch at once: going on in {state.accumulate} pieces of "
+                    f"{config.batch // state.accumulate} images, which gives the same gradient and takes longer.",
+                    file=sys.stderr,
+                )
             if state.step % LOG_EVERY == 0:
                 write_log()
                 bar.set_postfix(loss=f"{lines[-1]['loss']:.4f}")
-            if interrupted.is_set():
-                break
-            if time.perf_counter() - saved > SAVE_EVERY:
+            now = time.perf_counter()
+            wish = SAVE if now - saved > SAVE_EVERY else GO_ON
+            if interrupted.is_set() or now - started >= args.time_budget:
+                wish = STOP
+            wish = distributed.largest(wish)
+            if wish == SAVE:
                 save()
                 saved = time.perf_counter()
         save()
 
-    print(f"Wrote {checkpoint}, {weights} and {log} after step {state.step:,} of {config.steps:,}.")
-    if state.step < config.steps:
-        print(f"To go on:     {PROG} train --out {shlex.quote(str(out))} --resume")
-    few = " --steps 50" if config.schedule.T > 250 else ""
-    samples = shlex.quote(str(out / "samples.png"))
-    print(f"To see images: {PROG} sample --weights {shlex.quote(str(weights))}{few} --out {samples}")
+    if writer:
+        print(f"Wrote {checkpoint}, {weights} and {log} after step {state.step:,} of {config.steps:,}.")
+        if state.step < config.steps:
+            print(f"To go on:     {PROG} train --out {shlex.quote(str(out))} --resume")
+        few = " --steps 50" if config.schedule.T > 250 else ""
+        samples = shlex.quote(str(out / "samples.png"))
+        print(f"To see images: {PROG} sample --weights {shlex.quote(str(weights))}{few} --out {samples}")
     return 130 if interrupted.is_set() else 0
 
 
@@ -140,23 +165,32 @@ def start_or_resume(args: argparse.Namespace, name: str, checkpoint: Path, weigh
     if args.schedule:
         asked["schedule"] = read_schedule(args.schedule)
     planned = {} if args.steps is None else {"steps": args.steps}
-    if not args.resume:
+    if args.resume:
+        state = load_checkpoint(checkpoint, device())
+        made = state.config.to_dict()
+        if args.preset:
+            asked["network"] = preset(args.preset).network
+        for field, wanted in replace(state.config, **asked).to_dict().items():
+            if made[field] != wanted:
+                short = field not in ("schedule", "network")
+                was, now = (made[field], wanted) if short else (f"another {field}", args.schedule or args.preset)
+                flag = "preset" if field == "network" else field
+                raise ValueError(f"argument --{flag}: {checkpoint} was made with {was}, got {now}")
+        state.config = replace(state.config, **planned)
+        if state.config.steps < state.step:
+            raise ValueError(
+                f"argument --steps: expected at least the {state.step} steps already done, got {args.steps}"
+            )
+    else:
         for file in (checkpoint, weights):
             if file.exists():
                 raise ValueError(f"argument --out: {file} exists: give --resume to go on with it, or another --out")
         config = preset(name)
         if args.data not in (None, config.data):
             raise ValueError(f"argument --data: preset {name} trains on {config.data}, got {args.data}")
-        return State(replace(config, **asked, **planned), device())
-    state = load_checkpoint(checkpoint, device())
-    made = state.config.to_dict()
-    for field, wanted in replace(state.config, **asked).to_dict().items():
-        if made[field] != wanted:
-            was, now = ("another one", args.schedule) if field == "schedule" else (made[field], wanted)
-            raise ValueError(f"argument --{field}: {checkpoint} was made with {was}, got {now}")
-    state.config = replace(state.config, **planned)
-    if state.config.steps < state.step:
-        raise ValueError(f"argument --steps: expected at least the {state.step} steps already done, got {args.steps}")
+        state = State(replace(config, **asked, **planned), device())
+    state.accumulate = args.accumulate
+    check_pieces(state.config.batch, state.accumulate)
     return state
 
 
@@ -167,29 +201,6 @@ def read_schedule(path: Path) -> Schedule:
         raise ValueError(f"argument --schedule: cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"argument --schedule: {path}: {error}") from None
-
-
-def log_line(state: State, records: Sequence[Record]) -> dict[str, Any]:
-    """The mean loss over ``records``, overall and in ten equal bins of t (None where a bin saw no t).
-
-    ValueError for a loss that is no number any more: such a state must not replace the last good checkpoint.
-    """
-    t = torch.cat([record.t for record in records])
-    loss = torch.cat([record.loss for record in records]).double()
-    if not loss.isfinite().all():
-        raise ValueError(
-            f"the loss is no longer finite at step {state.step}: training diverged, nothing was saved of it"
-        )
-    bins = (t - 1) * LOG_BINS // state.config.schedule.T
-    in_bin = [loss[bins == b] for b in range(LOG_BINS)]
-    return {
-        "step": state.step,
-        "images": state.step * state.config.batch,
-        "seconds": round(state.seconds, 3),
-        "loss": loss.mean().item(),
-        "loss_by_t": [losses.mean().item() if len(losses) else None for losses in in_bin],
-        "lr": records[-1].lr,
-    }
 
 
 def cut_log(path: Path, step: int) -> list[dict[str, Any]]:
@@ -223,26 +234,36 @@ def card(state: State, loss: float | None) -> dict[str, Any]:
         "steps": state.step,
         "images_seen": state.step * state.config.batch,
         "seconds": round(state.seconds, 1),
-        "device": torch.cuda.get_device_name(state.device) if state.device.type == "cuda" else state.device.type,
+        "device": device_name(state.device),
+        "ranks": distributed.ranks(),
         "torch": torch.__version__,
         "loss": loss,
     }
 
 
 @contextmanager
-def sigint_as_event() -> Iterator[Event]:
-    """Ctrl-C sets the event, so that a step in progress is finished; a second Ctrl-C stops at once, as usual."""
-    interrupted, usual = Event(), signal.getsignal(signal.SIGINT)
+def signals_as_event() -> Iterator[Event]:
+    """Ctrl-C and SIGTERM set the event, so that a step in progress is finished; a second one stops at once, as usual.
 
-    def on_sigint(signum: int, frame: object) -> None:
+    Not so under torchrun, which sends to all what one has received, and SIGTERM to those that are left when one is
+    gone: there these signals do nothing else until the process ends.
+    """
+    interrupted, usual = Event(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    alone = distributed.ranks() == 1
+
+    def on_signal(signum: int, frame: object) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, usual)
+        if alone:
+            signal.signal(signum, usual[signal.Signals(signum)])
 
-    signal.signal(signal.SIGINT, on_sigint)
+    for number in usual:
+        signal.signal(number, on_signal)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, usual)
+        if alone:
+            for number, handler in usual.items():
+                signal.signal(number, handler)
 
 
 # -------------------------------------------------------------------------------------------------------------- sample
@@ -354,7 +375,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with its errors in one line, as all others here."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message}\n" if distributed.local_rank() == 0 else None)
 
 
 def parser() -> Parser:
@@ -382,6 +403,7 @@ def parser() -> Parser:
         "--time-budget", metavar="S", type=seconds, default=math.inf, help="stop after S seconds, everything written"
     )
     p.add_argument("--batch", metavar="B", type=whole(1), help="images in a step (default: the preset's)")
+    p.add_argument("--accumulate", metavar="N", type=whole(1), default=1, help="compute a step in N pieces (memory)")
     p.add_argument("--seed", metavar="S", type=whole(0), help="of all random numbers (default: 0)")
     p.add_argument("--threads", metavar="N", type=whole(1, 1024), help="CPU threads (default: torch decides)")
     p.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: runs/ and the preset's name)")
@@ -411,6 +433,8 @@ def parser() -> Parser:
     return main_parser
 
 
+GONE = "another process of this training is gone; the last checkpoint is whole: start all again with --resume"
+NO_MEMORY = "not enough memory: expected smaller numbers for --batch or --n, or a larger one for --accumulate"
 TRAIN = "Train a network to predict noise (Algorithm 1); small digits by default, which need no download."
 SAMPLE = "Draw images from trained weights and write them as one picture."
 EVALUATE = "Measure trained weights on test images: an upper bound on their cost in bits/dim (fewer is better)."
@@ -450,7 +474,12 @@ def png(text: str) -> Path:
 
 
 def device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """The GPU of this process, or the CPU where there is none. ValueError for more processes than GPUs."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    if distributed.local_rank() >= torch.cuda.device_count():
+        raise ValueError(f"torchrun: expected at most {torch.cuda.device_count()} processes, one for each GPU")
+    return f"cuda:{distributed.local_rank()}"
 
 
 def check_writable(argument: str, path: Path) -> None:
@@ -469,20 +498,25 @@ def check_writable(argument: str, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; SystemExit where argparse ends it (--help, wrong flags)."""
     args = parser().parse_args(argv)
+    speaks = distributed.local_rank() == 0  # what every process would say is said once on a machine
     try:
         status: int = args.run(args)
         return status
     except KeyboardInterrupt:
         message, status = "interrupted", 130
     except OSError as error:
-        message, status = f"{error.filename}: {error.strerror}" if error.filename else str(error), 2
+        message, status, speaks = f"{error.filename}: {error.strerror}" if error.filename else str(error), 2, True
     except ValueError as error:
         message, status = str(error), 2
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("allocate", "out of memory", "overflow")):
+        if distributed.rank_is_gone(error):
+            message, status = GONE, 1
+        elif any(sign in str(error) for sign in ("allocate", "out of memory", "overflow")):
+            message, status, speaks = NO_MEMORY, 2, True
+        else:
             raise
-        message, status = "not enough memory: expected smaller numbers for --batch or --n", 2
-    print(f"{PROG} {args.command}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    if speaks:
+        print(f"{PROG} {args.command}: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return status
 
 

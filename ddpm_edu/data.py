@@ -90,22 +90,28 @@ def check_images(x: Tensor, channels: int) -> None:
 
 
 def batches(
-    data: Images, batch_size: int, generator: Generator, device: torch.device | str = "cpu", flip: bool = False
+    data: Images,
+    batch_size: int,
+    generator: Generator,
+    device: torch.device | str = "cpu",
+    flip: bool = False,
+    part: slice = slice(None),
 ) -> Iterator[Tensor]:
     """Endless float32 batches (batch_size, C, H, W) in [-1, 1] on `device`, drawn with replacement.
 
     The bytes move to the device once. Every batch draws its indices, and with `flip` one fair coin per image that
     mirrors it left to right, from the generator and from nothing else: a generator put back to a saved state goes on
-    with exactly the batches that would have followed. ValueError for batch_size < 1.
+    with exactly the batches that would have followed. With `part`, only those images of each batch are made; what is
+    drawn stays the same. ValueError for batch_size < 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     u8 = data.images.to(device)
     while True:
         index = torch.randint(len(u8), (batch_size,), generator=generator, device=generator.device)
-        x = to_float(u8[index.to(device)])
+        x = to_float(u8[index[part].to(device)])
         if flip:
-            mirrored = torch.rand(batch_size, 1, 1, 1, generator=generator, device=generator.device) < 0.5
+            mirrored = torch.rand(batch_size, 1, 1, 1, generator=generator, device=generator.device)[part] < 0.5
             x = torch.where(mirrored.to(device), x.flip(-1), x)
         yield x
 

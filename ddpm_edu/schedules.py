@@ -155,8 +155,8 @@ def at(table: Tensor, t: int | Tensor, x: Tensor, first: int = 0) -> Tensor:
     """table[t], shaped so that it multiplies x: (B, 1, ..., 1) for t of shape (B,), 0-d for an int t.
 
     ``table`` has shape (T + 1,); the result keeps its dtype (cast the finished coefficient, not the table).
-    ``t`` is an int, or an int64 tensor of shape (B,) where x has shape (B, ...). Raises ValueError for t outside
-    first..T (Python's table[-1] would wrap silently), for another dtype and for another shape.
+    ``t`` is an int, or an int64 tensor of shape (B,) where x has shape (B, ...); one on the CPU fits any x. ValueError
+    for t outside first..T (Python's table[-1] would wrap silently), for another dtype and for another shape.
     """
     T = len(table) - 1
     if not isinstance(t, Tensor):
@@ -169,7 +169,7 @@ def at(table: Tensor, t: int | Tensor, x: Tensor, first: int = 0) -> Tensor:
         raise ValueError(f"t: expected an int or an int64 tensor of shape {tuple(x.shape[:1])}, got {_describe(t)}")
     if len(t) and not (first <= int(t.min()) and int(t.max()) <= T):
         raise ValueError(f"t: expected {first}..{T}, got values from {int(t.min())} to {int(t.max())}")
-    return table.to(t.device)[t].reshape(-1, *(1,) * (x.ndim - 1))
+    return table.to(t.device)[t].reshape(-1, *(1,) * (x.ndim - 1)).to(x.device, non_blocking=not t.is_cuda)
 
 
 def _from_alpha_bar(f: Callable[[Tensor], Tensor], T: int, max_beta: float) -> Schedule:

@@ -1,35 +1,24 @@
-"""Training: Algorithm 1 of Ho et al. 2020 as a generator, and what lets a run stop at any step and go on exactly.
+"""Training: Algorithm 1 of Ho et al. 2020 as a generator, on a CPU, on a GPU or on many.
 
-`train` draws, steps and yields; progress bars, logs and the decision to stop belong to the caller. A checkpoint holds a
-whole run. Weights for sharing are a safetensors file with the network's configuration, the schedule and a card. Reading
-either never runs code from the file.
+`train` draws, steps and yields; progress bars, logs, checkpoints and the decision to stop belong to the caller. Between
+two steps nothing waits for the GPU: what a step has found stays there until somebody reads it.
 """
 
 import copy
-import io
-import json
-import os
-import time
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ddpm_edu import schedules
+from ddpm_edu import distributed, schedules
 from ddpm_edu.data import Images, batches, check_images, to_float
 from ddpm_edu.elbo import loss_simple
 from ddpm_edu.schedules import Schedule
 from ddpm_edu.unet import UNet
 
-CHECKPOINT_FORMAT = "ddpm_edu.checkpoint/1"
-WEIGHTS_FORMAT = "ddpm_edu.weights/1"
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -42,9 +31,10 @@ class Config:
     network: dict[str, Any]  # arguments of UNet
     schedule: Schedule
     steps: int  # planned number of optimiser steps
-    batch: int
+    batch: int  # images in a step, over all ranks
     lr: float  # Adam's learning rate after the warm-up
     warmup: int  # steps over which the learning rate rises linearly to lr
+    lr_decay: bool  # from there it falls linearly, and would be 0 in the step after the last one
     clip: float  # largest norm of the gradient over all parameters
     ema_decay: float
     flip: bool  # mirror each image left to right with probability 1/2
@@ -85,172 +75,151 @@ class EMA(Generic[Network]):
     def update(self, model: Network) -> None:
         """Move the average towards ``model``, whose parameters and buffers must be those of the first one."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for average, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         for kept, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)
         self.updates += 1
 
 
 class State:
-    """A run between two steps. ``State(config)`` is its beginning, `load_checkpoint` any later point.
+    """A run between two steps. ``State(config)`` is its beginning, `checkpoint.load_checkpoint` any later point.
 
     The network's first weights and its dropout come from torch's global generator, which is seeded here with
-    ``config.seed``; images, times and noise come from ``generator``, on the device of the network.
+    ``config.seed``; images and noise come from ``generator``, on the device of the network, times from ``t_generator``,
+    on the CPU. How the arithmetic is done changes what comes out by rounding only: ``accumulate`` is the number of
+    pieces in which a batch is computed (``halved``: since the memory was too small for fewer); ``fast``, on a GPU,
+    stands for bf16 autocast, channels_last, torch.compile and a fused optimiser. Weights and loss stay float32.
     """
 
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = torch.device(device)
-        self.model = UNet(**config.network).to(device)
+        self.fast = _is_gpu(self.device)
+        self.accumulate, self.halved = 1, False
+        self.model = UNet(**config.network).to(self.device)
+        if self.fast:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
         self.ema = EMA(self.model, config.ema_decay)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
-        # A seed drawn from the global stream: the same seed in both would make the noise repeat the first weights.
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=0, fused=self.fast)
+        # Seeds drawn from the global stream: the same seed in all would make the noise repeat the first weights.
         self.generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
+        self.t_generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = 0.0  # of training; whoever draws the steps adds them up
 
 
 @dataclass(frozen=True)
 class Record:
-    """One step of training, tensors left on the device so that nothing waits for them."""
+    """One step of training, losses left on the device so that nothing waits for them."""
 
     step: int  # 1, 2, ...
-    t: Tensor  # (B,) int64
+    t: Tensor  # (B,) int64, on the CPU; of this rank's images, if there are several ranks
     loss: Tensor  # (B,) loss_simple of each image
     grad_norm: Tensor  # 0-d, before clipping
     lr: float
 
 
-def train(state: State, data: Images) -> Iterator[Record]:
+def train(state: State, data: Images) -> Generator[Record, None, None]:
     """Algorithm 1 (Ho et al. 2020) with Adam, warm-up, clipping and EMA: one step for each item drawn, without end.
 
     When an item arrives, ``state`` is complete and can be saved; another ``train(state, data)`` goes on from there.
-    ValueError, with the first item, for images that do not fit the network.
+    Ranks that `distributed` knows of share each batch. ValueError, with the first item, for images that do not fit the
+    network and for a batch that does not fall into equal parts.
     """
     config, s, g = state.config, state.config.schedule, state.generator
     check_images(to_float(data.images[:1]), config.network["channels"])
-    for x0 in batches(data, config.batch, g, state.device, config.flip):  # 1, 2: repeat, x0 ~ q(x0)
-        started = time.perf_counter()
-        t = torch.randint(1, s.T + 1, (len(x0),), generator=g, device=x0.device)  # 3: t ~ Uniform({1, ..., T})
-        eps = torch.randn(x0.shape, generator=g, device=x0.device)  # 4: eps ~ N(0, I)
-        state.model.train()
-        loss = loss_simple(s, state.model, x0, t, eps)  # 5: descend on the gradient of ||eps - eps_hat||^2
-        state.optimizer.zero_grad()
-        torch.autograd.backward(loss.mean())
+    check_pieces(config.batch, state.accumulate)
+    if state.fast:
+        torch.backends.cudnn.benchmark = True  # the shapes never change: it pays to look for the best algorithms
+        state.model.compile(dynamic=False)
+    network = distributed.replicate(state.model, state.device)
+    mine = distributed.part(config.batch)
+    for x0 in batches(data, config.batch, g, state.device, config.flip, mine):  # 1, 2: repeat, x0 ~ q(x0)
+        # 3: t ~ Uniform({1, ..., T}). It stays on the CPU, where `at` checks its range without waiting for the GPU.
+        t = stratified_t(s.T, config.batch, state.t_generator)[mine]
+        eps = torch.randn(config.batch, *x0.shape[1:], generator=g, device=g.device)[mine]  # 4: eps ~ N(0, I)
+        loss = gradient_in_memory(state, network, x0, t, eps.to(x0.device))  # 5: gradient of ||eps - eps_hat||^2
         grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
         state.step += 1
-        lr = config.lr * min(1.0, state.step / max(1, config.warmup))
+        lr = learning_rate(config, state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         state.optimizer.step()
-        state.ema.update(state.model)
-        state.seconds += time.perf_counter() - started
-        yield Record(state.step, t, loss.detach(), grad_norm, lr)
+        if distributed.rank() == 0:
+            state.ema.update(state.model)
+        yield Record(state.step, t, loss, grad_norm, lr)
 
 
-def save_checkpoint(path: Path, state: State) -> None:
-    """Write the whole run, so that `load_checkpoint` goes on bit for bit as if it had never stopped."""
-    contents = {
-        "format": CHECKPOINT_FORMAT,
-        "config": state.config.to_dict(),
-        "device": state.device.type,
-        "step": state.step,
-        "seconds": state.seconds,
-        "model": state.model.state_dict(),
-        "ema": state.ema.model.state_dict(),
-        "ema_updates": state.ema.updates,
-        "optimizer": state.optimizer.state_dict(),
-        "generator": state.generator.get_state(),
-        "global_rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(state.device) if state.device.type == "cuda" else None,
-    }
-    buffer = io.BytesIO()
-    torch.save(contents, buffer)
-    write_whole(path, buffer.getvalue())
+def gradient(state: State, network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """Leave the gradient of the mean loss in the parameters, averaged over the ranks; return `loss_simple`, (B,).
 
-
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> State:
-    """The run that `save_checkpoint` wrote; sets torch's global random state as well.
-
-    ValueError, in one line that names the file, where it is missing, damaged, not a checkpoint of this package, or
-    from another kind of device (whose random numbers cannot be continued here).
+    ``network`` is ``state.model``, or what `distributed.replicate` made of it. The batch goes through it in
+    ``state.accumulate`` equal pieces, whose gradients add up.
     """
-    with _reading(path, "checkpoint"):
-        if damaged := zipfile.ZipFile(path).testzip():  # torch.load does not look at the checksums
-            raise ValueError(f"its part {damaged} is damaged")
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["format"] != CHECKPOINT_FORMAT:
-            raise ValueError(f"expected the format {CHECKPOINT_FORMAT!r}, got {saved['format']!r}")
-        if saved["device"] != torch.device(device).type:
-            raise ValueError(f"it was made on {saved['device']} and can only go on there, not on {device}")
-        state = State(Config.from_dict(saved["config"]), device)
-        state.model.load_state_dict(saved["model"])
-        state.ema.model.load_state_dict(saved["ema"])
-        state.ema.updates = saved["ema_updates"]
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.step, state.seconds = saved["step"], saved["seconds"]
-        if type(state.step) is not int or state.step < 0:
-            raise ValueError(f"expected a step >= 0, got {state.step!r}")
-        state.generator.set_state(saved["generator"])
-        torch.set_rng_state(saved["global_rng"])
-        if state.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"], state.device)
-    return state
+
+    def eps_model(xt: Tensor, t: Tensor) -> Tensor:
+        t = t.to(xt.device, non_blocking=True)
+        if not state.fast:
+            return cast(Tensor, network(xt, t))
+        with torch.autocast(xt.device.type, torch.bfloat16):
+            return cast(Tensor, network(xt.to(memory_format=torch.channels_last), t)).float()
+
+    network.train()
+    state.optimizer.zero_grad()
+    losses: list[Tensor] = []
+    for piece in zip(*(tensor.chunk(state.accumulate) for tensor in (x0, t, eps)), strict=True):
+        last = len(losses) == state.accumulate - 1
+        with nullcontext() if last else distributed.unsynchronised(network):
+            loss = loss_simple(state.config.schedule, eps_model, *piece)
+            torch.autograd.backward(loss.sum() / len(x0))
+        losses.append(loss.detach())
+    return torch.cat(losses)
 
 
-def save_weights(path: Path, model: UNet, schedule: Schedule, card: dict[str, Any]) -> None:
-    """Write ``model`` (share the EMA, ``state.ema.model``) for `load_weights`; ``card`` is whatever JSON can say."""
-    metadata = {
-        "format": WEIGHTS_FORMAT,
-        "network": json.dumps(model.config),
-        "schedule": schedules.to_json(schedule),
-        "card": json.dumps(card),
-    }
-    write_whole(path, safetensors.torch.save(model.state_dict(), metadata))
+def gradient_in_memory(state: State, network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """`gradient`; if the memory is too small for it, once, the same in twice as many pieces, now and from now on.
 
-
-def load_weights(path: Path) -> tuple[UNet, Schedule, dict[str, Any]]:
-    """The network (on the CPU, in evaluation mode), schedule and card that `save_weights` wrote.
-
-    ValueError, in one line that names the file, where it is missing, damaged or not a weights file of this package.
+    Several ranks cannot do so: those that had memory enough would wait for ever. There the error is the end.
     """
-    with _reading(path, "weights file"), safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != WEIGHTS_FORMAT:
-            raise ValueError(f"expected the format {WEIGHTS_FORMAT!r}, got {metadata.get('format')!r}")
-        model = UNet(**json.loads(metadata["network"]))
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
-        return model.eval(), schedules.from_json(metadata["schedule"]), json.loads(metadata["card"])
-
-
-def write_whole(path: Path, contents: bytes) -> None:
-    """Put ``contents`` at ``path`` entirely or not at all: until the last byte is on disk, the old file stays.
-
-    OSError that names ``path`` where it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()  # gone already if all went well
+        return gradient(state, network, x0, t, eps)
+    except torch.OutOfMemoryError:
+        if state.halved or distributed.ranks() > 1 or len(x0) % (2 * state.accumulate):
+            raise
+    # Not inside of the except: the error holds on to the memory of the step that failed.
+    state.accumulate, state.halved = 2 * state.accumulate, True
+    torch.cuda.empty_cache()
+    return gradient(state, network, x0, t, eps)
 
 
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever reading ``path`` raises into one line: a foreign file can fail in any way at all."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ValueError(f"{path}: expected a {what}, found no such file") from None
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: not a whole {what} of this package ({type(error).__name__}: {reason})") from None
+def stratified_t(T: int, batch: int, generator: torch.Generator) -> Tensor:
+    """(batch,) int64: one t out of each of ``batch`` equal parts of 1..T, in random order.
+
+    Every t is equally likely, as in Algorithm 1, but each batch holds early and late times in the same shares, so that
+    its mean loss varies less. In whole numbers, so that no rounding favours a t: 0..batch T - 1 is cut into ``batch``
+    parts of T numbers, one is drawn out of each, and each t stands for ``batch`` numbers.
+    """
+    start_of_part = T * torch.randperm(batch, generator=generator)
+    return (start_of_part + torch.randint(T, (batch,), generator=generator)) // batch + 1
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Of step 1, 2, ...: a linear rise to ``lr`` in step ``warmup``, then, with ``lr_decay``, a linear fall.
+
+    The fall would reach 0 in the step after the last one that is planned, and stays there.
+    """
+    peak, end = max(1, config.warmup), config.steps + 1
+    rise, fall = step / peak, (end - step) / max(1, end - peak) if config.lr_decay else 1.0
+    return config.lr * max(0.0, min(1.0, rise, fall))
+
+
+def check_pieces(batch: int, accumulate: int) -> None:
+    """Raise ValueError unless ``batch`` falls into equal parts for the ranks, and each into ``accumulate`` pieces."""
+    mine = distributed.part(batch)
+    if (mine.stop - mine.start) % accumulate:
+        raise ValueError(f"accumulate: expected a divisor of the {mine.stop - mine.start} images, got {accumulate}")
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"

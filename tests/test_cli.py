@@ -1,15 +1,18 @@
 """Tests of the command line: what it writes, that runs go on exactly, and that bad input costs one line and no file."""
 
+import contextlib
 import errno
 import json
 import math
 import os
+import random
 import runpy
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -17,16 +20,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import ranks
 import safetensors.torch
+import tiny_run
 import torch
 from PIL import Image
 
 from ddpm_edu import __main__ as cli
 from ddpm_edu import data, sampling, schedules, training
+from ddpm_edu.checkpoint import load_checkpoint, load_weights
 from ddpm_edu.data import Images
 from ddpm_edu.evaluate import bound, on_levels
 from ddpm_edu.sampling import Step
-from ddpm_edu.training import Record, load_checkpoint, load_weights
 from ddpm_edu.unet import UNet
 
 FILES = ["checkpoint.pt", "log.jsonl", "weights.safetensors"]
@@ -91,6 +96,10 @@ def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def without_times(folder: Path) -> list[dict]:
+    return [{**line, "seconds": 0, "images_per_second": 0} for line in log_of(folder)]
+
+
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
@@ -112,7 +121,7 @@ def test_train_writes_checkpoint_ema_weights_and_log(command, tmp_path):
     lines = log_of(out)
     assert [line["step"] for line in lines] == [3]
     assert card["loss"] == lines[0]["loss"] and 0 < card["seconds"] < 60
-    wanted = {"data": "digits", "seed": 5, "steps": 3, "batch": 8, "images_seen": 24, "device": "cpu", "lr": 0.002}
+    wanted = {"data": "digits", "seed": 5, "steps": 3, "batch": 8, "images_seen": 24, "device": "cpu", "lr": 0.004}
     assert wanted.items() <= card.items() and card["torch"] == torch.__version__
 
     assert "after step 3 of 3" in printed and all(str(out / name) in printed for name in FILES)
@@ -122,39 +131,22 @@ def test_train_writes_checkpoint_ema_weights_and_log(command, tmp_path):
     assert args.run is cli.sample_command and args.weights == out / "weights.safetensors" and args.steps is None
 
 
-def test_log_lines_give_the_mean_loss_by_tenths_of_the_chain(trained):
-    state = load_checkpoint(trained / "checkpoint.pt")  # T = 200: bins of 20 steps
-    state.seconds = 1.23456
-    norm = torch.tensor(1.0)
-    records = [
-        Record(1, torch.tensor([1, 20, 21]), torch.tensor([1.0, 3.0, 10.0]), norm, 0.1),
-        Record(2, torch.tensor([200, 181, 180]), torch.tensor([5.0, 6.0, 8.0]), norm, 0.2),
-    ]
-    assert cli.log_line(state, records) == {
-        "step": 2,
-        "images": 16,
-        "seconds": 1.235,
-        "loss": pytest.approx(33 / 6),
-        "loss_by_t": [2.0, 10.0, None, None, None, None, None, None, 8.0, 5.5],
-        "lr": 0.2,
-    }
-
-
 def test_a_resumed_run_is_the_run_that_never_stopped(command, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "LOG_EVERY", 2)
     flags = ["--batch", 8, "--seed", 1]
     assert command("train", "--steps", 5, *flags, "--out", tmp_path / "straight")[0] == 0
-    assert command("train", "--steps", 2, *flags, "--out", tmp_path / "parts")[0] == 0
+    interrupting(monkeypatch, at=2, times=1)
+    assert command("train", "--steps", 5, *flags, "--out", tmp_path / "parts")[0] == 130
     torch.rand(5)
-    status, printed, bar = command("train", "--steps", 5, "--out", tmp_path / "parts", "--resume")
+    status, printed, bar = command("train", "--out", tmp_path / "parts", "--resume")
     assert status == 0 and "Going on after step 2" in printed and "5/5" in bar
     straight, parts = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("straight", "parts"))
     assert all(map(torch.equal, straight.state_dict().values(), parts.state_dict().values()))
     a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("straight", "parts"))
     assert all(map(torch.equal, a.model.state_dict().values(), b.model.state_dict().values()))
     assert torch.equal(a.generator.get_state(), b.generator.get_state()) and a.step == b.step == 5
-    drop_time = [[{**line, "seconds": 0} for line in log_of(tmp_path / name)] for name in ("straight", "parts")]
-    assert drop_time[0] == drop_time[1] and [line["step"] for line in drop_time[0]] == [2, 4, 5]
+    straight, parts = (without_times(tmp_path / name) for name in ("straight", "parts"))
+    assert straight == parts and [line["step"] for line in straight] == [2, 4, 5]
 
 
 def test_resuming_a_finished_run_changes_nothing(command, run_folder):
@@ -184,10 +176,17 @@ def test_lines_ahead_of_the_checkpoint_and_torn_ones_leave_the_log(command, run_
     assert log_of(run_folder) == lines
 
 
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(command, run_folder):
+    for name in (".checkpoint.pt.123.part", ".weights.safetensors.4.part", ".log.jsonl.5.part", ".samples.png.6.part"):
+        (run_folder / name).write_bytes(b"half")
+    assert command("train", "--steps", 3, "--out", run_folder, "--resume")[0] == 0
+    assert sorted(contents(run_folder)) == [".samples.png.6.part", *FILES]
+
+
 def test_a_new_run_starts_a_new_log(command, tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "of": "another run that never came to a checkpoint"}\n')
     assert command("train", "--steps", 1, "--batch", 4, "--out", tmp_path)[0] == 0
-    assert [set(line) for line in log_of(tmp_path)] == [{"step", "images", "seconds", "loss", "loss_by_t", "lr"}]
+    assert [line["step"] for line in log_of(tmp_path)] == [1]
 
 
 def test_the_time_budget_ends_a_run_with_everything_written(command, tmp_path, monkeypatch):
@@ -224,8 +223,9 @@ def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(command, tmp_path, mon
     assert status == 130 and "after step 3 of 100" in printed and "--resume" in printed
     assert signal.getsignal(signal.SIGINT) is usual
     monkeypatch.undo()
-    assert command("train", "--steps", 4, "--out", tmp_path / "run", "--resume")[0] == 0
-    assert command("train", "--steps", 4, "--batch", 4, "--out", tmp_path / "straight")[0] == 0
+    assert command("train", "--steps", 100, "--time-budget", 1e-9, "--out", tmp_path / "run", "--resume")[0] == 0
+    interrupting(monkeypatch, at=4, times=1)
+    assert command("train", "--steps", 100, "--batch", 4, "--out", tmp_path / "straight")[0] == 130
     a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("run", "straight"))
     assert all(map(torch.equal, a.model.state_dict().values(), b.model.state_dict().values()))
 
@@ -248,15 +248,113 @@ def test_a_long_run_is_saved_now_and_then(command, tmp_path, monkeypatch):
     assert saved[:3] == [1, 2, 3]
     assert [line["step"] for line in log_of(tmp_path / "often")] == [1, 2, 3], "a line never straddles a checkpoint"
     saved.clear()
-    clock = iter(range(10**6))  # four readings for each step, two of them in `train`
+    clock = iter(range(10**6))  # one reading for each step, and more for each save
     monkeypatch.setattr(cli.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(cli, "SAVE_EVERY", 10.0)
+    monkeypatch.setattr(cli, "SAVE_EVERY", 3.0)
     assert command("train", "--steps", 9, "--batch", 2, "--out", tmp_path / "sometimes")[0] == 0
     assert saved[-1] == 9 and len(saved) >= 3 and all(b - a >= 2 for a, b in pairwise(saved[:-1]))
     saved.clear()
     monkeypatch.setattr(cli, "SAVE_EVERY", 1000.0)
     assert command("train", "--steps", 3, "--batch", 2, "--out", tmp_path / "once")[0] == 0
     assert saved == [3]
+
+
+def test_seconds_are_those_of_the_steps_and_not_of_the_files(command, tmp_path, monkeypatch):
+    """A slow disk: each save takes ten seconds, which the clock is made to say."""
+    late = [0.0]
+    monkeypatch.setattr(cli.time, "perf_counter", lambda original=time.perf_counter: original() + late[0])
+    original = cli.save_checkpoint
+    monkeypatch.setattr(cli, "save_checkpoint", lambda *a: (original(*a), late.__setitem__(0, late[0] + 10)))
+    monkeypatch.setattr(cli, "SAVE_EVERY", 0.0)
+    started = time.monotonic()
+    assert command("train", "--steps", 4, "--batch", 4, "--out", tmp_path / "run")[0] == 0
+    took = time.monotonic() - started
+    lines = log_of(tmp_path / "run")
+    assert len(lines) == 4 and late[0] == 50  # the last save writes the same once more
+    assert 0 < lines[0]["seconds"] < lines[-1]["seconds"] < took
+    assert lines[-1]["seconds"] == round(load_checkpoint(tmp_path / "run" / "checkpoint.pt").seconds, 3)
+    for a, b in pairwise(lines):
+        assert b["images_per_second"] == pytest.approx(4 / (b["seconds"] - a["seconds"]), rel=0.1)
+
+
+def memory_for(monkeypatch, images: int) -> None:
+    original = UNet.forward
+
+    def forward(self, xt, t, y=None):
+        if len(xt) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return original(self, xt, t, y)
+
+    monkeypatch.setattr(UNet, "forward", forward)
+
+
+def test_too_little_memory_is_told_and_costs_no_step(command, tmp_path, monkeypatch):
+    flags = ["--steps", 3, "--batch", 8]
+    assert command("train", *flags, "--out", tmp_path / "ample")[0] == 0
+    memory_for(monkeypatch, 4)
+    status, _, err = command("train", *flags, "--out", tmp_path / "short")
+    told = "Not enough memory for this batch at once: going on in 2 pieces of 4 images"
+    assert status == 0 and err.count(told) == 1
+    status, _, err = command("train", *flags, "--accumulate", 2, "--out", tmp_path / "asked")
+    assert status == 0 and told not in err
+    ample, short, asked = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("ample", "short", "asked"))
+    assert ample.step == short.step == 3 and torch.equal(ample.generator.get_state(), short.generator.get_state())
+    for a, b, c in zip(*(run.model.parameters() for run in (ample, short, asked)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+        assert torch.equal(b, c)
+
+
+def test_memory_that_is_short_twice_is_one_line(command, run_folder, monkeypatch):
+    before = contents(run_folder)
+    memory_for(monkeypatch, 3)
+    status, _, err = command("train", "--steps", 4, "--out", run_folder, "--resume")
+    assert status == 2 and err.splitlines()[-1].endswith(cli.NO_MEMORY) and "Traceback" not in err
+    assert contents(run_folder) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded, use of fork:DeprecationWarning")
+def test_a_run_killed_at_twenty_random_moments_is_the_run_that_was_not(command, tmp_path, monkeypatch):
+    """SIGKILL, which no program can notice. A checkpoint after each step: at most the step in progress is lost."""
+    monkeypatch.setattr(data, "load", lambda name, split: tiny_run.images())
+    network = tiny_run.NETWORK | {"width_mults": [1], "attention_at": []}  # few tensors: quick to save
+    monkeypatch.setattr(cli, "preset", lambda name: tiny_run.config(preset=name, network=network))
+    monkeypatch.setattr(cli, "SAVE_EVERY", 0.0)
+    flags = ["train", "--steps", "100", "--seed", "1"]
+    out, rng = tmp_path / "killed", random.Random(0)
+    checkpoint = out / "checkpoint.pt"
+    reader, writer = os.pipe()
+    original = training.gradient
+    monkeypatch.setattr(training, "gradient", lambda *a: (os.write(writer, b"."), original(*a))[1])
+    monkeypatch.setattr(training, "learning_rate", lambda config, step: 1e-3)  # does not depend on how long we plan
+    step = 0
+    for _ in range(20):
+        resume = ["--resume"] if checkpoint.exists() else []
+        child = ranks.fork(lambda resume=resume: cli.main([*flags, "--out", str(out), *resume]), tmp_path)
+        for _ in range(rng.randint(1, 4)):  # the steps that it begins
+            os.read(reader, 1)
+            step += 1
+        time.sleep(rng.random() * 0.05)
+        os.kill(child, signal.SIGKILL)
+        assert ranks.finish([child]) == [-signal.SIGKILL], (tmp_path / "child.err").read_text()
+        os.set_blocking(reader, False)
+        with contextlib.suppress(BlockingIOError):
+            step += len(os.read(reader, 10**6))
+        os.set_blocking(reader, True)
+        saved = load_checkpoint(checkpoint).step if checkpoint.exists() else 0
+        assert step - 1 <= saved <= step, "more than the step in progress is lost"
+        if (out / "weights.safetensors").exists():
+            assert load_weights(out / "weights.safetensors")[2]["steps"] in (saved - 1, saved)
+        step = saved
+    assert 20 < step < 100
+    end = ["--steps", str(step + 1)]
+    for folder, resume in ((out, ["--resume"]), (tmp_path / "straight", [])):
+        assert command(*flags, *end, "--out", folder, *resume)[0] == 0
+    assert sorted(contents(out)) == FILES, "what a killed process left is gone"
+    a, b = (load_checkpoint(folder / "checkpoint.pt") for folder in (out, tmp_path / "straight"))
+    assert a.step == b.step == step + 1
+    assert all(map(torch.equal, a.ema.model.state_dict().values(), b.ema.model.state_dict().values()))
+    assert without_times(out) == without_times(tmp_path / "straight")
 
 
 def test_a_schedule_file_replaces_that_of_the_preset(command, tmp_path):
@@ -283,11 +381,11 @@ def test_cifar10_gets_the_small_preset_and_a_short_next_command(command, tmp_pat
 # --- presets ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10-small"])
+@pytest.mark.parametrize("name", cli.preset_names())
 def test_presets_are_complete_and_fit_their_data(name):
     config = cli.preset(name)
     raw = json.loads((resources.files("ddpm_edu") / "presets" / f"{name}.json").read_text(encoding="utf-8"))
-    training_fields = ["steps", "batch", "lr", "warmup", "clip", "ema_decay", "flip"]
+    training_fields = ["steps", "batch", "lr", "warmup", "lr_decay", "clip", "ema_decay", "flip"]
     assert list(raw) == ["data", "network", "schedule", *training_fields]
     assert [getattr(config, field) for field in training_fields] == [raw[field] for field in training_fields]
     family = getattr(schedules, raw["schedule"]["family"])
@@ -318,12 +416,14 @@ def test_preset_names_are_the_files():
         (["--seed", str(2**63)], "argument --seed: expected a whole number"),
         (["--threads", "0"], "argument --threads: expected a whole number >= 1 and <= 1024, got '0'"),
         (["--threads", "999999"], "argument --threads: expected a whole number >= 1 and <= 1024, got '999999'"),
+        (["--accumulate", "0"], "argument --accumulate: expected a whole number >= 1, got '0'"),
+        (["--accumulate", "3", "--batch", "8"], "accumulate: expected a divisor of the 8 images, got 3"),
         (["--time-budget", "0"], "argument --time-budget: expected a number of seconds > 0, got '0'"),
         (["--time-budget", "nan"], "argument --time-budget: expected a number of seconds > 0, got 'nan'"),
         (["--time-budget", "soon"], "argument --time-budget: expected a number of seconds > 0, got 'soon'"),
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist' (choose from "),
-        (["--preset", "huge"], "argument --preset: expected one of cifar10-small, digits, got 'huge'"),
-        (["--preset", "../digits"], "argument --preset: expected one of cifar10-small, digits, got '../digits'"),
+        (["--preset", "huge"], "argument --preset: expected one of cifar10-h100, cifar10-laptop, cifar10-paper, "),
+        (["--preset", "../digits"], "cifar10-small, digits, got '../digits'"),
         (["--preset", "digits", "--data", "cifar10"], "argument --data: preset digits trains on digits, got cifar10"),
         (["--step", "3"], "unrecognized arguments"),
         (["--resume"], "checkpoint.pt: expected a checkpoint, found no such file"),
@@ -371,7 +471,7 @@ def test_a_run_is_never_overwritten(refused, run_folder, name):
         (["--preset", "cifar10-small"], "argument --preset: {} was made with digits, got cifar10-small"),
         (["--batch", "16"], "argument --batch: {} was made with 8, got 16"),
         (["--seed", "1"], "argument --seed: {} was made with 0, got 1"),
-        (["--schedule", "s.json"], "argument --schedule: {} was made with another one, got s.json"),
+        (["--schedule", "s.json"], "argument --schedule: {} was made with another schedule, got s.json"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_settings(refused, run_folder, monkeypatch, flags, said):
@@ -381,6 +481,19 @@ def test_a_run_does_not_go_on_with_other_settings(refused, run_folder, monkeypat
     assert said.format(run_folder / "checkpoint.pt") in refused(
         "train", "--steps", 3, *flags, "--out", run_folder, "--resume"
     )
+    assert contents(run_folder) == before
+
+
+def test_a_checkpoint_of_another_network_is_not_the_preset_asked_for(refused, run_folder):
+    saved = torch.load(run_folder / "checkpoint.pt", weights_only=True)
+    network = {**saved["config"]["network"], "width": 8}
+    small = UNet(**network)
+    saved |= {"config": {**saved["config"], "network": network}, "model": small.state_dict(), "ema": small.state_dict()}
+    saved["optimizer"] = torch.optim.AdamW(small.parameters()).state_dict()
+    torch.save(saved, run_folder / "checkpoint.pt")
+    before = contents(run_folder)
+    said = refused("train", "--preset", "digits", "--steps", 3, "--out", run_folder, "--resume")
+    assert f"argument --preset: {run_folder / 'checkpoint.pt'} was made with another network, got digits" in said
     assert contents(run_folder) == before
 
 
@@ -763,5 +876,5 @@ def test_more_than_the_memory_holds_is_one_line(command, trained, tmp_path, n):
     weights, out = trained / "weights.safetensors", tmp_path / "g.png"
     status, printed, err = command("sample", "--weights", weights, "--n", n, "--out", out)
     assert status == 2 and printed == "" and "Traceback" not in err
-    assert err.splitlines()[-1].endswith("not enough memory: expected smaller numbers for --batch or --n")
+    assert err.splitlines()[-1].endswith(cli.NO_MEMORY)
     assert not out.exists()

@@ -258,6 +258,17 @@ def test_batches_arrive_on_the_device():
     assert batch.device.type == "meta" and batch.shape == (5, 2, 3, 4)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_parts_of_a_batch_make_up_the_batch(flip):
+    streams = [
+        data.batches(labelled_bytes(), 6, generator(), flip=flip, part=part)
+        for part in (slice(None), slice(0, 2), slice(2, 4), slice(4, 6))
+    ]
+    for _ in range(3):
+        whole, *parts = (next(stream) for stream in streams)
+        assert torch.equal(torch.cat(parts), whole)
+
+
 def test_batches_refuse_an_empty_batch():
     with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
         next(data.batches(labelled_bytes(), 0, generator()))

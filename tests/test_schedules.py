@@ -242,6 +242,13 @@ def test_at_gathers_and_broadcasts():
     assert at(table, 0, x) == 0
 
 
+def test_a_t_on_the_cpu_serves_data_on_any_device():
+    table, x = schedules.linear().beta, torch.zeros(2, 3, 4, 4, device="meta")
+    assert at(table, torch.tensor([3, 1]), x).device == x.device
+    with pytest.raises(ValueError, match="t: expected 0..1000, got values from 1 to 1001"):
+        at(table, torch.tensor([1001, 1]), x)
+
+
 @pytest.mark.parametrize(
     "t, first, message",
     [

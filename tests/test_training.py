@@ -1,96 +1,34 @@
-"""Tests of ddpm_edu.training: Algorithm 1 against a hand-written loop, exact resumption, files that stay whole."""
+"""Tests of ddpm_edu.training: Algorithm 1 against a hand-written loop, and that what makes it fast changes nothing."""
 
 import dataclasses
-import errno
+import itertools
 import json
 import math
-import os
-import pickle
-import subprocess
-import sys
-import zipfile
 
 import numpy as np
 import pytest
-import safetensors
-import safetensors.torch
 import torch
+from tiny_run import NETWORK, assert_same, config, images, run
 from torch import nn
 
 from ddpm_edu import schedules, training
-from ddpm_edu.data import Images
-from ddpm_edu.training import EMA, Config, State, load_checkpoint, load_weights, save_checkpoint, save_weights, train
-
-NETWORK = {
-    "image_size": 4,
-    "channels": 1,
-    "width": 8,
-    "width_mults": [1, 2],
-    "res_blocks": 1,
-    "attention_at": [2],
-    "dropout": 0.1,
-}
-
-
-def config(**changes) -> Config:
-    values = {
-        "preset": "none",
-        "data": "digits",
-        "network": NETWORK,
-        "schedule": schedules.linear(20, 0.01, 0.3),
-        "steps": 20,
-        "batch": 5,
-        "lr": 0.01,
-        "warmup": 4,
-        "clip": 1.0,
-        "ema_decay": 0.4,
-        "flip": True,
-        "seed": 3,
-    }
-    return Config(**(values | changes))
-
-
-def images(n: int = 12) -> Images:
-    u8 = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
-    return Images(u8, torch.zeros(n, dtype=torch.int64), "random", ("all",))
-
-
-def run(state: State, steps: int) -> list[torch.Tensor]:
-    iterator = train(state, images())
-    return [next(iterator).loss for _ in range(steps)]
-
-
-def everything(state: State) -> dict[str, torch.Tensor]:
-    """Every tensor that a run consists of, by name."""
-    tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in state.ema.model.state_dict().items()}
-    for i, slots in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in slots.items()}
-    numbers = [state.step, state.ema.updates, state.optimizer.param_groups[0]["lr"]]
-    return tensors | {
-        "generator": state.generator.get_state(),
-        "global": torch.get_rng_state(),
-        "numbers": torch.tensor(numbers, dtype=torch.float64),
-    }
-
-
-def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert [name for name in a if not torch.equal(a[name], b[name])] == []
-
+from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from ddpm_edu.training import EMA, Config, State, learning_rate, stratified_t, train
 
 # --- Algorithm 1 ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_steps_equal_algorithm_1_written_out_by_hand(flip):
-    """Draws, loss, clipping, Adam with warm-up and EMA, in float64 numpy but for the network and its autograd."""
+    """Draws, loss, clipping, Adam with warm-up and decay, EMA; in float64 numpy but for network and autograd."""
     lr, warmup, clip, decay = 0.01, 3, 0.05, 0.3
     c = config(flip=flip, lr=lr, warmup=warmup, clip=clip, ema_decay=decay, network=NETWORK | {"dropout": 0.0})
     state = State(c)
     net = State(c).model  # the same first weights
     g = torch.Generator().manual_seed(0)
     g.set_state(state.generator.get_state())
+    g_t = torch.Generator()
+    g_t.set_state(state.t_generator.get_state())
     u8 = images().images
     alpha_bar = np.cumprod(1 - np.linspace(0.01, 0.3, 20))
     parameters = list(net.parameters())
@@ -105,7 +43,8 @@ def test_steps_equal_algorithm_1_written_out_by_hand(flip):
         if flip:
             mirror = torch.rand(5, generator=g) < 0.5
             x0[mirror] = x0[mirror].flip(-1)
-        t = torch.randint(1, 21, (5,), generator=g)
+        part = torch.randperm(5, generator=g_t)  # of 1..20 in five: 1..4, 5..8, ...
+        t = 1 + ((part + torch.randint(20, (5,), generator=g_t) / 20) * 4 + 1e-3).long()
         eps = torch.randn(x0.shape, generator=g).double()
         a = torch.from_numpy(alpha_bar[t.numpy() - 1])[:, None, None, None]
         xt = (a.sqrt() * x0 + (1 - a).sqrt() * eps).float()
@@ -113,7 +52,7 @@ def test_steps_equal_algorithm_1_written_out_by_hand(flip):
         gradients = [gradient.double().numpy() for gradient in torch.autograd.grad(loss.mean(), parameters)]
         norm = math.sqrt(sum((gradient**2).sum() for gradient in gradients))
         clipped += norm > clip
-        rate = lr * min(step / warmup, 1)
+        rate = np.interp(step, [0, warmup, 21], [0, lr, 0])
         d = min(decay, step / (9 + step))
         for i, gradient in enumerate(gradients):
             gradient = gradient * min(1, clip / norm)
@@ -139,13 +78,48 @@ def test_steps_equal_algorithm_1_written_out_by_hand(flip):
     assert clipped >= 3, "the clip was never active: the test has no power over it"
 
 
-def test_t_is_uniform_from_1_to_T_inclusive():
-    state = State(config(schedule=schedules.linear(4, 0.1, 0.4), batch=500))
-    iterator = train(state, images())
-    counts = torch.bincount(torch.cat([next(iterator).t for _ in range(8)]), minlength=5)
-    assert len(counts) == 5 and counts[0] == 0
-    spread = math.sqrt(4000 * 0.25 * 0.75)
-    assert (counts[1:] - 1000).abs().max() < 4 * spread
+@pytest.mark.parametrize(("T", "batch"), [(1, 3), (4, 1), (4, 4), (10, 4), (4, 10), (7, 5), (1000, 3)])
+def test_every_t_is_exactly_as_likely_as_every_other(monkeypatch, T, batch):
+    """Over all the values that `randint` can give, every t comes up equally often."""
+    counts = torch.zeros(T + 1, dtype=torch.int64)
+    for value in range(T):
+        monkeypatch.setattr(torch, "randint", lambda high, size, generator, value=value: torch.full(size, value))
+        counts += torch.bincount(stratified_t(T, batch, torch.Generator()), minlength=T + 1)
+    assert counts[0] == 0 and (counts[1:] == batch).all()
+
+
+@pytest.mark.parametrize(("T", "batch"), [(1000, 10), (20, 20), (10, 4), (3, 7)])
+def test_one_t_from_each_part_of_the_chain_in_random_order(T, batch):
+    generator = torch.Generator().manual_seed(0)
+    drawn = [stratified_t(T, batch, generator) for _ in range(300)]
+    assert all(t.dtype == torch.int64 and t.shape == (batch,) for t in drawn)
+    part = torch.arange(batch)  # part i reaches from i T / batch to (i + 1) T / batch
+    for t in drawn:
+        ordered = t.sort().values
+        assert (ordered * batch > part * T).all() and ((ordered - 1) * batch < (part + 1) * T).all()
+    assert T > 300 or torch.equal(torch.cat(drawn).unique(), torch.arange(1, T + 1))
+    first = torch.stack([t[0] for t in drawn]).double()  # an example at a fixed place sees the whole chain
+    assert abs(first.mean() - (T + 1) / 2) < 4 * math.sqrt((T**2 - 1) / 12 / 300)
+
+
+def test_a_stratified_batch_is_a_better_estimate_of_the_mean_over_t():
+    generator = torch.Generator().manual_seed(0)
+    loss = torch.linspace(1, 0, 1001) ** 3  # of t: large at small t, as in practice
+    plain = torch.stack([loss[torch.randint(1, 1001, (32,), generator=generator)].mean() for _ in range(200)])
+    stratified = torch.stack([loss[stratified_t(1000, 32, generator)].mean() for _ in range(200)])
+    assert stratified.std() < plain.std() / 10
+    assert abs(stratified.mean() - loss[1:].mean()) < 4 * stratified.std() / math.sqrt(200)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero():
+    c = config(steps=10, warmup=4, lr=2.0)
+    rates = [learning_rate(c, step) for step in range(1, 14)]
+    assert rates == pytest.approx([0.5, 1, 1.5, 2, 12 / 7, 10 / 7, 8 / 7, 6 / 7, 4 / 7, 2 / 7, 0, 0, 0])
+    constant = dataclasses.replace(c, lr_decay=False)
+    assert [learning_rate(constant, step) for step in (1, 4, 10, 99)] == [0.5, 2, 2, 2]
+    assert learning_rate(dataclasses.replace(c, warmup=0), 1) == 2
+    short = dataclasses.replace(c, steps=3)  # never arrives at its peak
+    assert [learning_rate(short, step) for step in (1, 2, 3, 4)] == [0.5, 1, 1.5, 0]
 
 
 def test_dropout_is_active_whatever_the_caller_did_in_between():
@@ -165,31 +139,229 @@ def test_dropout_is_active_whatever_the_caller_did_in_between():
 
 
 def test_the_loss_falls():
-    losses = run(State(config(network=NETWORK | {"dropout": 0.0}, batch=32)), 40)
+    losses = run(State(config(network=NETWORK | {"dropout": 0.0}, batch=32, lr_decay=False)), 40)
     first, last = torch.cat(losses[:4]).mean(), torch.cat(losses[-8:]).mean()
     assert first > 0.8 and last < 0.6 * first
 
 
-def test_the_seed_fixes_a_run_and_its_two_streams_differ():
+def test_the_seed_fixes_a_run_and_its_streams_differ():
     a, b, c = (State(config(seed=seed)) for seed in (3, 3, 4))
     assert all(torch.equal(x, y) for x, y in zip(a.model.parameters(), b.model.parameters(), strict=True))
     assert not torch.equal(a.model.stem.weight, c.model.stem.weight)
-    assert a.generator.initial_seed() == b.generator.initial_seed() != c.generator.initial_seed()
-    assert a.generator.initial_seed() != 3, "the noise would repeat the numbers of the first weights"
-
-
-def test_seconds_add_up():
-    state = State(config())
-    run(state, 1)
-    after_one = state.seconds
-    run(state, 2)
-    assert 0 < after_one < state.seconds
+    seeds = [{x.generator.initial_seed(), x.t_generator.initial_seed()} for x in (a, b, c)]
+    assert seeds[0] == seeds[1] and not seeds[0] & seeds[2]
+    assert len(seeds[0] | {3}) == 3, "one stream would repeat the numbers of another, or of the first weights"
 
 
 def test_images_that_do_not_fit_the_network_are_refused():
     wrong = dataclasses.replace(images(), images=torch.zeros(3, 2, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"x: expected float images \(B, 1, H, W\), got .*\(1, 2, 4, 4\)"):
         next(train(State(config()), wrong))
+
+
+# --- what makes it fast, and does not change what comes out -----------------------------------------------------------
+
+
+def on_a_device_that_cannot_be_read(c: Config) -> State:
+    """Parameters and optimiser on torch's "meta" device, whose tensors have no values: reading one is an error."""
+    state = State(c)
+    state.device = torch.device("meta")
+    state.model.to("meta")
+    state.ema.model.to("meta")
+    state.optimizer = torch.optim.AdamW(state.model.parameters())
+    return state
+
+
+def test_no_step_waits_for_the_device():
+    """Any .item(), .cpu() or truth value of a tensor on the device would raise: the whole step runs without one."""
+    state = on_a_device_that_cannot_be_read(config())
+    records = list(itertools.islice(train(state, images()), 3))
+    assert state.optimizer.state[state.model.stem.weight]["exp_avg"].device.type == "meta"
+    assert [record.loss.device.type for record in records] == ["meta"] * 3
+    assert [record.t.device.type for record in records] == ["cpu"] * 3
+    assert records[0].grad_norm.device.type == "meta"
+
+
+@pytest.mark.parametrize("where", ["a t on the device", "a loss that is read", "a norm that is compared", "a copy"])
+def test_a_step_that_waits_for_the_device_is_noticed(monkeypatch, where):
+    state = on_a_device_that_cannot_be_read(config())
+    if where == "a t on the device":  # whose range `at` checks
+        monkeypatch.setattr(training, "stratified_t", lambda T, batch, generator: torch.ones(batch).long().to("meta"))
+    elif where == "a norm that is compared":
+        original = nn.utils.clip_grad_norm_
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda p, c: original(p, c, error_if_nonfinite=True))
+    else:
+        read = torch.Tensor.item if where == "a loss that is read" else torch.Tensor.cpu
+        original = training.loss_simple
+        monkeypatch.setattr(training, "loss_simple", lambda *a: (loss := original(*a), read(loss.sum()))[0])
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        next(train(state, images()))
+
+
+def a_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Eight images, times and noises, always the same."""
+    g = torch.Generator().manual_seed(1)
+    x0 = torch.rand(8, 1, 4, 4, generator=g) * 2 - 1
+    return x0, torch.randint(1, 21, (8,), generator=g), torch.randn(8, 1, 4, 4, generator=g)
+
+
+def gradients(state: State) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses of `a_batch`, and the gradient of their mean in one long vector."""
+    loss = training.gradient(state, state.model, *a_batch())
+    return loss, torch.cat([p.grad.flatten() for p in state.model.parameters()]).double()
+
+
+def trained(steps: int = 5, **changes) -> State:
+    """A few steps in, since at the start most gradients are 0."""
+    state = State(config(network=NETWORK | {"dropout": 0.0}, batch=8, **changes))
+    run(state, steps)
+    return state
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("pieces", [2, 4, 8])
+def test_pieces_of_a_batch_give_its_gradient(pieces):
+    state = trained()
+    loss, whole = gradients(state)
+    state.accumulate = pieces
+    seen = []
+    state.model.register_forward_pre_hook(lambda model, args: seen.append(len(args[0])))
+    loss_in_pieces, in_pieces = gradients(state)
+    assert seen == [8 // pieces] * pieces
+    assert relative(in_pieces, whole) < 1e-6 and relative(loss_in_pieces, loss) < 1e-6
+
+
+def refuse_more_than(state: State, images: int) -> list[int]:
+    """Let the network run out of memory above so many images; returns the sizes that it met, as they come."""
+    met: list[int] = []
+
+    def hook(model: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        met.append(len(args[0]))
+        if len(args[0]) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    state.model.register_forward_pre_hook(hook)
+    return met
+
+
+def test_too_little_memory_halves_the_batch_once_and_changes_nothing_else():
+    c = config(network=NETWORK | {"dropout": 0.0}, batch=8, flip=True)
+    ample, short = State(c), State(c)
+    met = refuse_more_than(short, 4)
+    want, got = (list(itertools.islice(train(state, images()), 4)) for state in (ample, short))
+    assert met == [8, 4, 4, 4, 4, 4, 4, 4, 4] and (short.accumulate, short.halved) == (2, True)
+    assert (ample.accumulate, ample.halved) == (1, False)
+    for a, b in zip(want, got, strict=True):
+        assert torch.equal(a.t, b.t)
+        torch.testing.assert_close(b.loss, a.loss, rtol=1e-4, atol=1e-5)
+    assert torch.equal(ample.generator.get_state(), short.generator.get_state())
+
+
+def test_memory_that_fails_in_the_second_piece_leaves_no_half_gradient_behind():
+    state, want = trained(), gradients(trained())[1]
+    state.accumulate = 2
+    met: list[int] = []
+
+    def hook(model, args):
+        met.append(len(args[0]))
+        if len(met) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    state.model.register_forward_pre_hook(hook)
+    training.gradient_in_memory(state, state.model, *a_batch())
+    assert met == [4, 4, 2, 2, 2, 2] and state.accumulate == 4
+    assert relative(torch.cat([p.grad.flatten() for p in state.model.parameters()]).double(), want) < 1e-6
+
+
+@pytest.mark.parametrize(("batch", "holds"), [(8, 3), (5, 4)])
+def test_memory_that_is_too_small_for_half_or_a_batch_without_halves_is_an_error(batch, holds):
+    state = State(config(batch=batch))
+    met = refuse_more_than(state, holds)
+    with pytest.raises(torch.OutOfMemoryError):
+        next(train(state, images()))
+    assert met == ([8, 4] if batch == 8 else [5])
+
+
+def test_memory_that_becomes_too_small_again_is_an_error():
+    state = State(config(batch=8))
+    met = refuse_more_than(state, 4)
+    steps = train(state, images())
+    next(steps)
+    refuse_more_than(state, 2)
+    with pytest.raises(torch.OutOfMemoryError):
+        next(steps)
+    assert met == [8, 4, 4, 4] and state.accumulate == 2
+
+
+@pytest.mark.parametrize(("batch", "pieces"), [(5, 2), (8, 3), (8, 16)])
+def test_a_batch_that_does_not_fall_into_the_pieces_is_refused(batch, pieces):
+    state = State(config(batch=batch))
+    state.accumulate = pieces
+    with pytest.raises(ValueError, match=f"accumulate: expected a divisor of the {batch} images, got {pieces}"):
+        next(train(state, images()))
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The path of a GPU, on the CPU: bf16, channels_last, fused optimiser; torch.compile is noted, not done."""
+    compiled = []
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(training, "_is_gpu", lambda device: True)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append((self, options)))
+    return compiled
+
+
+def test_on_a_gpu_the_network_computes_in_bf16_and_all_else_stays_float32(as_on_a_gpu):
+    state = State(config(network=NETWORK | {"dropout": 0.0}))
+    assert state.fast and state.optimizer.defaults["fused"] and state.optimizer.defaults["weight_decay"] == 0
+    assert state.model.middle1.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    seen = {}
+    state.model.middle1.conv1.register_forward_hook(lambda m, args, out: seen.update(conv=out))
+    state.model.register_forward_hook(lambda m, args, out: seen.update(out=out, xt=args[0]))
+    losses = run(state, 3)
+    assert seen["conv"].dtype == seen["out"].dtype == torch.bfloat16 and seen["xt"].dtype == torch.float32
+    assert seen["conv"].is_contiguous(memory_format=torch.channels_last)
+    assert {loss.dtype for loss in losses} == {torch.float32}
+    kept = [
+        *state.model.parameters(),
+        *state.ema.model.parameters(),
+        *state.optimizer.state_dict()["state"][0].values(),
+    ]
+    assert {tensor.dtype for tensor in kept} == {torch.float32}
+    assert as_on_a_gpu == [(state.model, {"dynamic": False})]
+
+
+def test_the_fast_path_trains_what_the_plain_one_trains(as_on_a_gpu, monkeypatch):
+    c = config(network=NETWORK | {"dropout": 0.0}, batch=32)
+    fast = State(c)
+    monkeypatch.setattr(training, "_is_gpu", lambda device: False)
+    plain = State(c)
+    for state in (fast, plain):
+        run(state, 8)
+    (loss, got), (loss_plain, want) = gradients(fast), gradients(plain)
+    assert not torch.equal(got, want), "bf16 was not used"
+    assert relative(loss, loss_plain) < 0.02 and relative(got, want) < 0.1
+
+
+def test_weights_and_checkpoints_of_the_fast_path_are_those_of_any_other(as_on_a_gpu, tmp_path):
+    """Tensors in channels_last lie differently in memory: files must not care."""
+    state = State(config())
+    run(state, 2)
+    save_weights(tmp_path / "w.safetensors", state.ema.model, state.config.schedule, {})
+    assert_same(load_weights(tmp_path / "w.safetensors")[0].state_dict(), state.ema.model.state_dict())
+    save_checkpoint(tmp_path / "c.pt", state)
+    want = run(state, 2)
+    back = load_checkpoint(tmp_path / "c.pt")
+    assert back.model.middle1.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(map(torch.equal, run(back, 2), want))
+
+
+def test_a_cpu_takes_the_plain_path():
+    state = State(config())
+    assert not state.fast and not state.optimizer.defaults["fused"]
 
 
 # --- EMA --------------------------------------------------------------------------------------------------------------
@@ -256,264 +428,7 @@ def test_config_survives_json():
     assert back.to_dict() == c.to_dict()
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
-
-CONTINUE = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from test_training import run
-from ddpm_edu.training import load_checkpoint, save_checkpoint
-torch.set_num_threads(int(sys.argv[4]))
-state = load_checkpoint(Path(sys.argv[2]))
-losses = run(state, 10)
-save_checkpoint(Path(sys.argv[2]), state)
-torch.save(torch.stack(losses), sys.argv[3])
-"""
-
-
-def test_a_run_resumed_in_a_new_process_is_the_run_that_never_stopped(tmp_path):
-    """20 steps = 10 + checkpoint + 10, with dropout: parameters, EMA, Adam, random states and losses, bit for bit."""
-    straight = State(config())
-    losses = run(straight, 20)
-    want = everything(straight)
-
-    first = State(config())
-    begun = run(first, 10)
-    save_checkpoint(tmp_path / "checkpoint.pt", first)
-    command = [sys.executable, "-c", CONTINUE, os.path.dirname(__file__), str(tmp_path / "checkpoint.pt")]
-    subprocess.run([*command, str(tmp_path / "losses.pt"), str(torch.get_num_threads())], check=True, timeout=120)
-    torch.rand(17)  # what this process drew in between must not matter
-    resumed = load_checkpoint(tmp_path / "checkpoint.pt")
-
-    assert_same(everything(resumed), want)
-    assert resumed.step == 20
-    assert torch.equal(torch.stack(begun), torch.stack(losses[:10]))
-    assert torch.equal(torch.load(tmp_path / "losses.pt"), torch.stack(losses[10:]))
-
-
-def test_saving_does_not_disturb_the_run_and_loading_gives_all_of_it(tmp_path):
-    quiet = State(config())
-    want = [*run(quiet, 2), *run(quiet, 2)]
-    saved = State(config())
-    got = run(saved, 2)
-    save_checkpoint(tmp_path / "c.pt", saved)
-    snapshot = {name: tensor.clone() for name, tensor in everything(saved).items()}
-    got += run(saved, 2)
-    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-    loaded = load_checkpoint(tmp_path / "c.pt")
-    assert_same(everything(loaded), snapshot)
-    assert loaded.config.to_dict() == saved.config.to_dict()
-    assert 0 < loaded.seconds < saved.seconds
-    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
-
-
-class Evil:
-    """A pickle that runs a command when it is read."""
-
-    def __init__(self, path) -> None:
-        self.command = f"touch {path}"
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """A checkpoint and the weights file of the same run."""
-    folder = tmp_path_factory.mktemp("good")
-    state = State(config())
-    run(state, 2)
-    save_checkpoint(folder / "checkpoint.pt", state)
-    save_weights(folder / "weights.safetensors", state.ema.model, state.config.schedule, {"seed": 3})
-    return folder
-
-
-def read_with(loader, path) -> str:
-    """The one line that names the path."""
-    with pytest.raises(ValueError) as error:
-        loader(path)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ") and "\n" not in message
-    return message
-
-
-LOADERS = [(load_checkpoint, "checkpoint.pt"), (load_weights, "weights.safetensors")]
-
-
-@pytest.mark.parametrize(("loader", "name"), LOADERS)
-@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.9, 0.9999])
-def test_a_truncated_file_is_refused(good, tmp_path, loader, name, kept):
-    whole = (good / name).read_bytes()
-    (tmp_path / name).write_bytes(whole[: int(len(whole) * kept)])
-    assert "not a whole" in read_with(loader, tmp_path / name)
-
-
-@pytest.mark.parametrize(("loader", "name"), LOADERS)
-def test_a_missing_file_and_a_folder_are_refused(tmp_path, loader, name):
-    assert "no such file" in read_with(loader, tmp_path / name)
-    read_with(loader, tmp_path)
-
-
-@pytest.mark.parametrize(("loader", "name"), LOADERS)
-@pytest.mark.parametrize("content", [b"hello\n" * 99, b"\x00" * 1000, b"{}", b"PK\x03\x04" + b"\x00" * 99])
-def test_a_foreign_file_is_refused(tmp_path, loader, name, content):
-    (tmp_path / name).write_bytes(content)
-    read_with(loader, tmp_path / name)
-
-
-@pytest.mark.parametrize(("loader", "name"), LOADERS)
-@pytest.mark.parametrize("how", ["pickle", "torch", "torch-legacy"])
-def test_code_in_a_file_is_never_run(tmp_path, loader, name, how):
-    evil = Evil(tmp_path / "was_here")
-    if how == "pickle":
-        (tmp_path / name).write_bytes(pickle.dumps(evil))
-    else:
-        torch.save({"format": evil}, tmp_path / name, _use_new_zipfile_serialization=how == "torch")
-    read_with(loader, tmp_path / name)
-    assert not (tmp_path / "was_here").exists()
-    os.system(evil.command)
-    assert (tmp_path / "was_here").exists(), "the test has no power: the command does nothing"
-
-
-def test_a_flipped_bit_is_noticed(good, tmp_path):
-    path = good / "checkpoint.pt"
-    content = bytearray(path.read_bytes())
-    largest = max(zipfile.ZipFile(path).infolist(), key=lambda part: part.file_size)
-    content[largest.header_offset + 200 + largest.file_size // 2] ^= 1
-    (tmp_path / "c.pt").write_bytes(content)
-    assert "is damaged" in read_with(load_checkpoint, tmp_path / "c.pt")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"format": "other/1"}, "other/1"),
-        ({"device": "cuda"}, "it was made on cuda"),
-        ({"config": {}}, "schedule"),
-        ({"model": {}}, "Missing key"),
-    ],
-)
-def test_a_checkpoint_that_is_not_ours_is_refused(good, tmp_path, change, said):
-    saved = torch.load(good / "checkpoint.pt", weights_only=True)
-    torch.save(saved | change, tmp_path / "c.pt")
-    assert said in read_with(load_checkpoint, tmp_path / "c.pt")
-
-
-def test_a_checkpoint_without_one_of_its_parts_is_refused(good, tmp_path):
-    saved = torch.load(good / "checkpoint.pt", weights_only=True)
-    for part in ("format", "config", "model", "ema", "optimizer", "generator", "global_rng", "step"):
-        torch.save({name: value for name, value in saved.items() if name != part}, tmp_path / "c.pt")
-        assert f"KeyError: '{part}'" in read_with(load_checkpoint, tmp_path / "c.pt")
-
-
-# --- weights ----------------------------------------------------------------------------------------------------------
-
-
-def test_weights_come_back_with_schedule_and_card(tmp_path):
-    state = State(config(schedule=schedules.cosine(9)))
-    run(state, 3)
-    card = {"data": "digits", "loss": None, "seed": 3, "note": "é"}
-    save_weights(tmp_path / "w.safetensors", state.ema.model, state.config.schedule, card)
-    model, schedule, back = load_weights(tmp_path / "w.safetensors")
-    want, raw = state.ema.model.state_dict(), state.model.state_dict()
-    assert_same(model.state_dict(), want)
-    assert not torch.equal(want["stem.weight"], raw["stem.weight"])
-    xt, t = torch.randn(2, 1, 4, 4), torch.tensor([1, 9])
-    torch.testing.assert_close(model(xt, t), state.ema.model(xt, t), rtol=1e-5, atol=1e-6)
-    assert not model.training
-    assert torch.equal(schedule.beta, schedules.cosine(9).beta)
-    assert back == card
-    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
-
-
-def test_the_weights_file_is_plain_safetensors_with_json_metadata(good):
-    with safetensors.safe_open(good / "weights.safetensors", "np") as file:
-        metadata = file.metadata()
-        names = set(file.keys())
-    assert metadata["format"] == "ddpm_edu.weights/1"
-    assert json.loads(metadata["network"])["width"] == NETWORK["width"]
-    assert json.loads(metadata["schedule"])["T"] == 20
-    assert json.loads(metadata["card"]) == {"seed": 3}
-    assert names == set(State(config()).model.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"format": "pt"}, "'pt'"),
-        ({"network": "{"}, "JSONDecodeError"),
-        ({"network": json.dumps(NETWORK | {"width": 16})}, "size mismatch"),
-        ({"network": json.dumps({"colour": 1})}, "colour"),
-        ({"schedule": "{}"}, "schedule JSON"),
-        ({"card": "{"}, "JSONDecodeError"),
-        ({}, "None"),
-    ],
-)
-def test_a_safetensors_file_that_is_not_ours_is_refused(good, tmp_path, change, said):
-    with safetensors.safe_open(good / "weights.safetensors", "pt") as file:
-        metadata = {**file.metadata(), **change} if change else None
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", metadata)
-    assert said in read_with(load_weights, tmp_path / "w.safetensors")
-
-
-# --- files that stay whole --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
-    path = tmp_path / "file"
-    training.write_whole(path, b"old")
-
-    def no_space(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, broken, no_space)
-    with pytest.raises(OSError, match="No space left") as error:
-        training.write_whole(path, b"new and longer")
-    assert error.value.filename == str(path)
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_disk_that_fills_up_half_way_leaves_the_old_checkpoint_whole(good, tmp_path):
-    """The real thing: the system refuses every byte after the 20 000th."""
-    resource = pytest.importorskip("resource", reason="this system cannot limit the size of files")
-    path = tmp_path / "c.pt"
-    state = load_checkpoint(good / "checkpoint.pt")
-    save_checkpoint(path, state)
-    old = path.read_bytes()
-    run(state, 1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(OSError) as error:
-            save_checkpoint(path, state)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.errno == errno.EFBIG and len(old) > 20_000
-    assert path.read_bytes() == old
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
-
-
-def test_writing_below_a_file_is_an_oserror_that_names_the_path(tmp_path):
-    (tmp_path / "file").write_text("here first")
-    with pytest.raises(OSError) as error:
-        training.write_whole(tmp_path / "file" / "c.pt", b"x")
-    assert error.value.filename == str(tmp_path / "file" / "c.pt")
-
-
-def test_contents_are_on_disk_before_the_name_changes(tmp_path, monkeypatch):
-    """A rename that reaches the disk before the bytes would leave an empty checkpoint after a power cut."""
-    calls = []
-    for name in ("fsync", "replace"):
-        original = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, name=name, original=original: (calls.append(name), original(*a))[1])
-    training.write_whole(tmp_path / "file", b"x" * 100)
-    assert calls == ["fsync", "replace"] and (tmp_path / "file").read_bytes() == b"x" * 100
-
-
 def test_the_noise_has_a_seed_of_its_own_far_from_the_seeds_that_people_choose():
     for seed in range(5):
-        assert State(config(seed=seed)).generator.initial_seed() > 2**32
+        state = State(config(seed=seed))
+        assert state.generator.initial_seed() > 2**32 and state.t_generator.initial_seed() > 2**32

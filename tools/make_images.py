@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ddpm_edu import data, gaussian, plotting, sampling, training
+from ddpm_edu import checkpoint, data, gaussian, plotting, sampling
 from ddpm_edu.__main__ import main
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
@@ -20,7 +20,7 @@ SHOWN = [0, 20, 40, 60, 80, 100, 140, 200]  # of T = 200
 
 def noise_and_back(weights: Path) -> bytes:
     """Rows 1, 2: two digits along the forward chain. Rows 3, 4: two reverse chains of the network, same times."""
-    model, s, _ = training.load_weights(weights)
+    model, s, _ = checkpoint.load_weights(weights)
     generator = torch.Generator().manual_seed(0)
     x = data.to_float(data.load("digits", "train").images[:2])
     forward = {0: x}

@@ -852,7 +852,7 @@ def _run() -> _Run:
     )
     config = training.Config(
         preset="", data="digits", network=network, schedule=SHORT, steps=3,
-        batch=48, lr=RATES[-1], warmup=2, clip=CLIP, ema_decay=0.9, flip=False, seed=0,
+        batch=48, lr=RATES[-1], warmup=2, lr_decay=False, clip=CLIP, ema_decay=0.9, flip=False, seed=0,
     )  # fmt: skip
     state = training.State(config)
     state.model.eval()  # as somebody would leave it who draws pictures between two steps

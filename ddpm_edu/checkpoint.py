@@ -1,0 +1,135 @@
+"""Files of a training run: a checkpoint, from which it goes on exactly, and weights, for sharing.
+
+A checkpoint holds a whole run. Weights are a safetensors file with the network's configuration, the schedule and a
+card. Reading either never runs code from the file; writing replaces the old file as a whole or leaves it.
+"""
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from ddpm_edu import schedules
+from ddpm_edu.schedules import Schedule
+from ddpm_edu.training import Config, State
+from ddpm_edu.unet import UNet
+
+CHECKPOINT_FORMAT = "ddpm_edu.checkpoint/2"
+WEIGHTS_FORMAT = "ddpm_edu.weights/1"
+
+
+def save_checkpoint(path: Path, state: State) -> None:
+    """Write the whole run, so that `load_checkpoint` goes on bit for bit as if it had never stopped."""
+    contents = {
+        "format": CHECKPOINT_FORMAT,
+        "config": state.config.to_dict(),
+        "device": state.device.type,
+        "step": state.step,
+        "seconds": state.seconds,
+        "model": state.model.state_dict(),
+        "ema": state.ema.model.state_dict(),
+        "ema_updates": state.ema.updates,
+        "optimizer": state.optimizer.state_dict(),
+        "generator": state.generator.get_state(),
+        "t_generator": state.t_generator.get_state(),
+        "global_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(state.device) if state.device.type == "cuda" else None,
+    }
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> State:
+    """The run that `save_checkpoint` wrote; sets torch's global random state as well.
+
+    ValueError, in one line that names the file, where it is missing, damaged, not a checkpoint of this package, or
+    from another kind of device (whose random numbers cannot be continued here).
+    """
+    with _reading(path, "checkpoint"):
+        if damaged := zipfile.ZipFile(path).testzip():  # torch.load does not look at the checksums
+            raise ValueError(f"its part {damaged} is damaged")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["format"] != CHECKPOINT_FORMAT:
+            raise ValueError(f"expected the format {CHECKPOINT_FORMAT!r}, got {saved['format']!r}")
+        if saved["device"] != torch.device(device).type:
+            raise ValueError(f"it was made on {saved['device']} and can only go on there, not on {device}")
+        state = State(Config.from_dict(saved["config"]), device)
+        state.model.load_state_dict(saved["model"])
+        state.ema.model.load_state_dict(saved["ema"])
+        state.ema.updates = saved["ema_updates"]
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.step, state.seconds = saved["step"], saved["seconds"]
+        if type(state.step) is not int or state.step < 0:
+            raise ValueError(f"expected a step >= 0, got {state.step!r}")
+        state.generator.set_state(saved["generator"])
+        state.t_generator.set_state(saved["t_generator"])
+        torch.set_rng_state(saved["global_rng"])
+        if state.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda_rng"], state.device)
+    return state
+
+
+def save_weights(path: Path, model: UNet, schedule: Schedule, card: dict[str, Any]) -> None:
+    """Write ``model`` (share the EMA, ``state.ema.model``) for `load_weights`; ``card`` is whatever JSON can say."""
+    metadata = {
+        "format": WEIGHTS_FORMAT,
+        "network": json.dumps(model.config),
+        "schedule": schedules.to_json(schedule),
+        "card": json.dumps(card),
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}  # channels_last is not
+    write_whole(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_weights(path: Path) -> tuple[UNet, Schedule, dict[str, Any]]:
+    """The network (on the CPU, in evaluation mode), schedule and card that `save_weights` wrote.
+
+    ValueError, in one line that names the file, where it is missing, damaged or not a weights file of this package.
+    """
+    with _reading(path, "weights file"), safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != WEIGHTS_FORMAT:
+            raise ValueError(f"expected the format {WEIGHTS_FORMAT!r}, got {metadata.get('format')!r}")
+        model = UNet(**json.loads(metadata["network"]))
+        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+        return model.eval(), schedules.from_json(metadata["schedule"]), json.loads(metadata["card"])
+
+
+def write_whole(path: Path, contents: bytes) -> None:
+    """Put ``contents`` at ``path`` entirely or not at all: until the last byte is on disk, the old file stays.
+
+    OSError that names ``path`` where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()  # gone already if all went well
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever reading ``path`` raises into one line: a foreign file can fail in any way at all."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{path}: expected a {what}, found no such file") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: not a whole {what} of this package ({type(error).__name__}: {reason})") from None
