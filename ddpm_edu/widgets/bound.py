@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import ipywidgets
 import torch
 from torch import Tensor
 
-from ddpm_edu import plotting, sampling, schedules
+from ddpm_edu import sampling, schedules
+from ddpm_edu.gaussian import normal_kl, normal_log_prob
 from ddpm_edu.schedules import Schedule
-from ddpm_edu.widgets.panels import WIDE, Panel, live, static_curves
+from ddpm_edu.widgets.panels import Panel, choose, live, selection, series, static_curves, verdict
 
 MEAN, VAR = 0.3, 0.25  # of the data, x_0 ~ N(MEAN, VAR)
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e * VAR)
@@ -49,14 +49,13 @@ def bound_terms(s: Schedule, var: Tensor) -> tuple[float, Tensor, float, float]:
     before, now, beta = s.alpha_bar[:-1], s.alpha_bar[1:], s.beta[1:]
     on_x0 = before.sqrt() * beta / (1 - now)
     error = on_x0**2 * VAR * (1 - now) / (now * VAR + 1 - now)  # E|mu_tilde - mu|^2
-    ratio = sampling.beta_tilde(s)[2:] / var[2:]
-    L_t = 0.5 * (ratio - 1 - torch.log(ratio) + error[1:] / var[2:])
-    L_0 = 0.5 * (torch.log(2 * math.pi * var[1]) + error[0] / var[1])
+    zero, off = torch.zeros((), dtype=torch.float64), error.sqrt()
+    L_t = normal_kl(off[1:], sampling.beta_tilde(s)[2:], zero, var[2:])
+    L_0 = -normal_log_prob(off[0], zero, var[1])
     L_T = 0.5 * (now[-1] * (VAR + MEAN**2 - 1) - torch.log1p(-now[-1]))
-    excess = now[-1] * (VAR - 1)  # Var(x_T) - 1
+    excess = now[-1] * (VAR - 1)  # Var(x_T) - 1, so small that 1 is not added and taken away again
     prior = 0.5 * (excess + now[-1] * MEAN**2 - torch.log1p(excess))
-    r = _best(s)[1:] / var[1:]
-    gap = prior + 0.5 * (r - 1 - torch.log(r)).sum()
+    gap = prior + normal_kl(zero, _best(s)[1:], zero, var[1:]).sum()
     return float(L_T), L_t, float(L_0), float(gap)
 
 
@@ -68,11 +67,8 @@ def bound_curves(T: int, schedule: str, variance: str) -> dict[str, Any]:
     """
     if T < 2:
         raise ValueError(f"T: expected at least 2 steps, got {T}")
-    for key, table, name in ((schedule, FAMILIES, "schedule"), (variance, VARIANCES, "variance")):
-        if key not in table:
-            raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
-    s = FAMILIES[schedule](T)
-    var = VARIANCES[variance](s).clone()
+    s = choose(FAMILIES, "schedule", schedule)(T)
+    var = choose(VARIANCES, "variance", variance)(s).clone()
     if var[1] == 0:
         var[1] = s.beta[1]
     L_T, L_t, L_0, gap = bound_terms(s, var)
@@ -92,14 +88,9 @@ def bound_curves(T: int, schedule: str, variance: str) -> dict[str, Any]:
     low = -next(limit for limit in LIMITS if limit > -1.05 * min(heights))
     return {
         "series": [
-            {
-                "label": label,
-                "colour": plotting.COLOURS[colour],
-                "dash": "",
-                "kind": "bar",
-                "x": [0.25 * slot - (i - (len(bars) - 1) / 2) * wide for slot in slots],
-                "y": heights,
-            }
+            series(
+                label, colour, [0.25 * slot - (i - (len(bars) - 1) / 2) * wide for slot in slots], heights, kind="bar"
+            )
             for i, (label, colour, slots, heights) in enumerate(bars)
         ],
         "xlabel": "noisy end … clean end",
@@ -112,11 +103,7 @@ def bound_curves(T: int, schedule: str, variance: str) -> dict[str, Any]:
         "readout": f"T = {T}: {L_T:.4f} + {float(L_t.sum()):.4f} {'-' if L_0 < 0 else '+'} {abs(L_0):.4f} = "
         f"{total:.4f} nats,\n"
         f"{total / math.log(2):.3f} bits/dim; entropy {ENTROPY:.4f}, gap {gap:.2g}".replace("-", "−"),
-        "verdict": {
-            "good": tight,
-            "text": f"{'tight: gap below' if tight else 'loose: gap above'} {TIGHT} nats",
-            "colour": plotting.COLOURS["posterior" if tight else "x0_hat"],
-        },
+        "verdict": verdict(tight, f"{'tight: gap below' if tight else 'loose: gap above'} {TIGHT} nats"),
     }
 
 
@@ -130,9 +117,9 @@ def _still(T: int) -> dict[str, Any]:
 def bound_slider(name: str = "bound") -> Panel:
     """T, schedule and variance over `bound_curves`."""
     controls = {
-        "T": ipywidgets.SelectionSlider(options=[10, 25, 50, 100, 250, 1000], value=1000, description="T", layout=WIDE),
-        "schedule": ipywidgets.SelectionSlider(options=list(FAMILIES), description="schedule", layout=WIDE),
-        "variance": ipywidgets.SelectionSlider(options=list(VARIANCES), description="σₜ² is", layout=WIDE),
+        "T": selection([10, 25, 50, 100, 250, 1000], "T", value=1000),
+        "schedule": selection(FAMILIES, "schedule"),
+        "variance": selection(VARIANCES, "σₜ² is"),
     }
     alt = "The terms of the bound as bars, from the noisy end to the clean end, and at the right the gap."
     static = static_curves(*(_still(T) for T in (10, 1000)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm_edu import gaussian, plotting, schedules
 from ddpm_edu.elbo import NOISE_BITS, validity
 from ddpm_edu.schedules import Schedule
-from ddpm_edu.widgets.panels import POINTS, WIDE, Frames, Panel, live, png, static_curves
+from ddpm_edu.widgets.panels import POINTS, WIDE, Frames, Panel, live, png, series, static_curves, verdict
 
 
 def noised(s: Schedule, x0: Tensor, eps: Tensor, t: int) -> tuple[Tensor, str]:
@@ -61,15 +61,11 @@ def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
     s = schedules.linear(T, 1e-4, beta_T)
     report = validity(s.beta[1:])
     t = torch.linspace(0, T, min(T + 1, POINTS)).round().long()
-    alpha_bar = s.alpha_bar[t]
-    lines = [
-        ("picture √ᾱₜ", plotting.COLOURS["data"], "", alpha_bar.sqrt()),
-        ("noise √(1−ᾱₜ)", plotting.COLOURS["noise"], "7 4", (1 - alpha_bar).sqrt()),
-    ]
+    alpha_bar, share = s.alpha_bar[t], (t / T).tolist()
     return {
         "series": [
-            {"label": label, "colour": colour, "dash": dash, "x": (t / T).tolist(), "y": y.tolist()}
-            for label, colour, dash, y in lines
+            series("picture √ᾱₜ", "data", share, alpha_bar.sqrt().tolist()),
+            series("noise √(1−ᾱₜ)", "noise", share, (1 - alpha_bar).sqrt().tolist(), dash="7 4"),
         ],
         "xlabel": "t / T",
         "ylabel": "factor in xₜ",
@@ -79,11 +75,10 @@ def schedule_curves(T: int, beta_T: float) -> dict[str, Any]:
         "yticks": [0, 0.25, 0.5, 0.75, 1],
         "readout": f"T = {T}, β_T = {beta_T:.3f}: ᾱ_T = {report.alpha_bar_T:.2g}, "
         f"prior term {report.prior_bits:.2g} bits/dim",
-        "verdict": {
-            "good": report.x_T_is_noise,
-            "text": f"x_T is {'noise' if report.x_T_is_noise else 'not noise'} (limit {NOISE_BITS:g} bits/dim)",
-            "colour": plotting.COLOURS["posterior" if report.x_T_is_noise else "x0_hat"],  # green, vermillion
-        },
+        "verdict": verdict(
+            report.x_T_is_noise,
+            f"x_T is {'noise' if report.x_T_is_noise else 'not noise'} (limit {NOISE_BITS:g} bits/dim)",
+        ),
     }
 
 

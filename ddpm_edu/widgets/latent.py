@@ -5,8 +5,8 @@ from typing import Any
 import ipywidgets
 import torch
 
-from ddpm_edu import gaussian, plotting
-from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, live, static_curves
+from ddpm_edu import gaussian
+from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, density, live, static_curves, verdict
 
 X, NOISE_VAR = 1.0, 0.25  # one pixel x = z + noise, with z ~ N(0, 1): everything below follows from these two numbers
 TIGHT = 0.01  # nats: a gap below this counts as closed
@@ -29,22 +29,11 @@ def elbo_curves(mean: float, std: float) -> dict[str, Any]:
     elbo = reconstruction - gaussian.normal_kl(m, var, zero, one)
     gap = gaussian.normal_kl(m, var, *posterior)
     tight = bool(gap < TIGHT)
-    lines = [
-        ("prior p(z)", "prior", "", "line", (zero, one)),
-        ("posterior p(z|x)", "posterior", "", "area", posterior),
-        ("q(z)", "x0_hat", "7 4", "line", (m, var)),
-    ]
     return {
         "series": [
-            {
-                "label": label,
-                "colour": plotting.COLOURS[colour],
-                "dash": dash,
-                "kind": kind,
-                "x": Z.tolist(),
-                "y": gaussian.normal_log_prob(Z, *law).exp().tolist(),
-            }
-            for label, colour, dash, kind, law in lines
+            density("prior p(z)", "prior", Z, zero, one),
+            density("posterior p(z|x)", "posterior", Z, *posterior, kind="area"),
+            density("q(z)", "x0_hat", Z, m, var, dash="7 4"),
         ],
         "xlabel": "z",
         "ylabel": "density",
@@ -53,11 +42,7 @@ def elbo_curves(mean: float, std: float) -> dict[str, Any]:
         "xticks": [-2, -1, 0, 1, 2, 3],
         "yticks": [0, 0.5, 1, 1.5, 2],
         "readout": f"log p(x) = {log_p:.4f}, ELBO = {elbo:.4f}, gap {gap:.4f} nats".replace("-", "−"),
-        "verdict": {
-            "good": tight,
-            "text": f"gap {'closed: below' if tight else 'open: not below'} {TIGHT:g} nats",
-            "colour": plotting.COLOURS["posterior" if tight else "x0_hat"],  # green, vermillion
-        },
+        "verdict": verdict(tight, f"gap {'closed: below' if tight else 'open: not below'} {TIGHT:g} nats"),
     }
 
 

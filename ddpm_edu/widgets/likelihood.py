@@ -5,9 +5,8 @@ from typing import Any
 import ipywidgets
 import torch
 
-from ddpm_edu import plotting
 from ddpm_edu.gaussian import normal_kl, normal_log_prob
-from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, live, static_curves
+from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, live, series, static_curves
 
 
 def kl_curves(mean: float, std_p: float, std_q: float) -> dict[str, Any]:
@@ -23,16 +22,13 @@ def kl_curves(mean: float, std_p: float, std_q: float) -> dict[str, Any]:
     log_p, log_q = normal_log_prob(x, zero, var_p), normal_log_prob(x, mean_q, var_q)
     p, q = log_p.exp(), log_q.exp()
     forward, reverse = normal_kl(zero, var_p, mean_q, var_q), normal_kl(mean_q, var_q, zero, var_p)
-    lines = [
-        ("KL(p‖q)", plotting.COLOURS["posterior"], "", p * (log_p - log_q) - p + q, "area"),
-        ("KL(q‖p)", plotting.COLOURS["prior"], "", q * (log_q - log_p) - q + p, "area"),
-        (f"p, std {std_p:.1f}", plotting.COLOURS["data"], "", p, "line"),
-        (f"q, std {std_q:.1f}", plotting.COLOURS["model"], "7 4", q, "line"),
-    ]
+    at = x.tolist()
     return {
         "series": [
-            {"label": label, "colour": colour, "dash": dash, "x": x.tolist(), "y": y.tolist(), "kind": kind}
-            for label, colour, dash, y, kind in lines
+            series("KL(p‖q)", "posterior", at, (p * (log_p - log_q) - p + q).tolist(), kind="area"),
+            series("KL(q‖p)", "prior", at, (q * (log_q - log_p) - q + p).tolist(), kind="area"),
+            series(f"p, std {std_p:.1f}", "data", at, p.tolist()),
+            series(f"q, std {std_q:.1f}", "model", at, q.tolist(), dash="7 4"),
         ],
         "xlabel": "x",
         "ylabel": "density, integrand",

@@ -6,7 +6,7 @@ a page made from the notebook) a panel shows its static picture.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_edu import plotting
+from ddpm_edu.gaussian import normal_log_prob
 
 HERE = Path(__file__).parent
 WIDE = {"width": "420px"}
@@ -80,6 +81,37 @@ def live(name: str, state: Callable[..., dict[str, Any]], controls: dict[str, An
         control.add_class(f"ddpm-slider-{name}")
         control.observe(redraw, "value")
     return Panel(list(controls.values()), view, static, alt)
+
+
+def series(
+    label: str, colour: str, x: list[float], y: list[float], dash: str = "", kind: str = "line"
+) -> dict[str, Any]:
+    """One of the ``series`` of `Curves`; ``colour`` is a name of the palette."""
+    return {"label": label, "colour": plotting.COLOURS[colour], "dash": dash, "x": x, "y": y, "kind": kind}
+
+
+def density(
+    label: str, colour: str, x: Tensor, mean: Tensor, var: Tensor, dash: str = "", kind: str = "line"
+) -> dict[str, Any]:
+    """`series` of the normal density N(mean, var) at the points ``x``."""
+    return series(label, colour, x.tolist(), normal_log_prob(x, mean, var).exp().tolist(), dash, kind)
+
+
+def verdict(good: bool, text: str) -> dict[str, Any]:
+    """The ``verdict`` of `Curves`: green where good, vermillion where not."""
+    return {"good": good, "text": text, "colour": plotting.COLOURS["posterior" if good else "x0_hat"]}
+
+
+def choose(table: dict[str, Any], name: str, key: str) -> Any:
+    """table[key]. ValueError that names the argument and the keys there are."""
+    if key not in table:
+        raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
+    return table[key]
+
+
+def selection(options: Iterable[Any], description: str, **chosen: Any) -> ipywidgets.SelectionSlider:
+    """A slider over a few choices."""
+    return ipywidgets.SelectionSlider(options=list(options), description=description, layout=WIDE, **chosen)
 
 
 def static_curves(*states: dict[str, Any]) -> bytes:

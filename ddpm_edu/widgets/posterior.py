@@ -5,8 +5,8 @@ from typing import Any
 import ipywidgets
 import torch
 
-from ddpm_edu import gaussian, plotting, schedules
-from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, live, static_curves
+from ddpm_edu import gaussian, schedules
+from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, density, live, static_curves
 
 LARGE_STEPS = schedules.linear(10, 0.1, 0.5)  # ten large steps, so that the three curves stay apart
 X_PREV = torch.linspace(-3.5, 3.5, POINTS, dtype=torch.float64)
@@ -25,22 +25,11 @@ def posterior_curves(t: int, x0: float, xt: float) -> dict[str, Any]:
     start, end = torch.tensor(x0, dtype=torch.float64), torch.tensor(xt, dtype=torch.float64)
     mean, var = gaussian.posterior_mean_var(s, start, end, t)
     share_x0 = float(s.beta[t] / (1 - s.alpha_bar[t]))
-    lines = [
-        ("forecast", "prior", "7 4", "line", gaussian.q_mean_var(s, start, t - 1)),
-        ("hindsight", "noise", "2 3", "line", (end / s.alpha[t].sqrt(), s.beta[t] / s.alpha[t])),
-        ("posterior", "posterior", "", "area", (mean, var)),
-    ]
     return {
         "series": [
-            {
-                "label": label,
-                "colour": plotting.COLOURS[colour],
-                "dash": dash,
-                "kind": kind,
-                "x": X_PREV.tolist(),
-                "y": gaussian.normal_log_prob(X_PREV, *law).exp().tolist(),
-            }
-            for label, colour, dash, kind, law in lines
+            density("forecast", "prior", X_PREV, *gaussian.q_mean_var(s, start, t - 1), dash="7 4"),
+            density("hindsight", "noise", X_PREV, end / s.alpha[t].sqrt(), s.beta[t] / s.alpha[t], dash="2 3"),
+            density("posterior", "posterior", X_PREV, mean, var, kind="area"),
         ],
         "xlabel": "xₜ₋₁",
         "ylabel": "density",

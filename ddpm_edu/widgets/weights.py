@@ -7,9 +7,9 @@ import ipywidgets
 import torch
 from torch import Tensor
 
-from ddpm_edu import elbo, plotting, sampling, schedules
+from ddpm_edu import elbo, sampling, schedules
 from ddpm_edu.schedules import Schedule
-from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, live, static_curves
+from ddpm_edu.widgets.panels import POINTS, WIDE, Panel, choose, live, selection, series, static_curves
 
 # The betas of the shorter chains are larger in proportion, so that each chain ends in noise.
 FAMILIES: dict[str, Callable[[int], Schedule]] = {
@@ -47,9 +47,9 @@ def weight_curves(schedule: str, T: int, variance: str, ruler: str) -> dict[str,
     """
     if T < 50:
         raise ValueError(f"T: expected at least 50 steps, got {T}")
-    s = _choose(FAMILIES, "schedule", schedule)(T)
-    var = _choose(VARIANCES, "variance", variance)(s)
-    factor = _choose(RULERS, "ruler", ruler)(s)
+    s = choose(FAMILIES, "schedule", schedule)(T)
+    var = choose(VARIANCES, "variance", variance)(s)
+    factor = choose(RULERS, "ruler", ruler)(s)
     first = 1 if variance == "β" else 2
     on_eps = {
         "bound": elbo.loss_weight(s, var),
@@ -59,15 +59,15 @@ def weight_curves(schedule: str, T: int, variance: str, ruler: str) -> dict[str,
     }
     anchor = (s.snr[first:] - 1).abs().argmin()
     t = torch.linspace(first, T, min(T + 1 - first, POINTS)).round().long()
-    series, shares = [], []
+    drawn, shares = [], []
     for label, weight in on_eps.items():
         on_ruler = (weight * factor)[first:]
         colour, dash = LOOKS[label]
         y = torch.log10(on_ruler / on_ruler[anchor])[t - first].tolist()
-        series.append({"label": label, "colour": plotting.COLOURS[colour], "dash": dash, "x": (t / T).tolist(), "y": y})
+        drawn.append(series(label, colour, (t / T).tolist(), y, dash))
         shares.append(f"{label} {100 * on_ruler[: T // 10 + 1 - first].sum() / on_ruler.sum():.1f} %")
     return {
-        "series": series,
+        "series": drawn,
         "xlabel": "t / T",
         "ylabel": "relative weight (1 where SNR = 1)",
         "xlim": [0, 1],
@@ -83,21 +83,11 @@ def weight_curves(schedule: str, T: int, variance: str, ruler: str) -> dict[str,
 def weight_slider(name: str = "weights") -> Panel:
     """Schedule, T, variance and ruler over `weight_curves`."""
     controls = {
-        "schedule": _selection(FAMILIES, "schedule"),
+        "schedule": selection(FAMILIES, "schedule"),
         "T": ipywidgets.IntSlider(1000, 50, 1000, step=50, description="T", layout=WIDE),
-        "variance": _selection(VARIANCES, "σₜ² is"),
-        "ruler": _selection(RULERS, "errors of"),
+        "variance": selection(VARIANCES, "σₜ² is"),
+        "ruler": selection(RULERS, "errors of"),
     }
     alt = "The weight of four losses over t, on a logarithmic scale, and their share on the first tenth of the times."
     static = static_curves(weight_curves("linear", 1000, "β", "ε"), weight_curves("linear", 1000, "β", "x₀"))
     return live(name, weight_curves, controls, static, alt)
-
-
-def _choose(table: dict[str, Callable[..., Any]], name: str, key: str) -> Callable[..., Any]:
-    if key not in table:
-        raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
-    return table[key]
-
-
-def _selection(table: dict[str, Any], description: str) -> ipywidgets.SelectionSlider:
-    return ipywidgets.SelectionSlider(options=list(table), description=description, layout=WIDE)
