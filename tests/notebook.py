@@ -16,6 +16,7 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.display import display
 from matplotlib import pyplot
+from nbformat import NotebookNode
 
 from ddpm_edu import checks
 
@@ -44,7 +45,7 @@ def run_corrupted(path: Path, cells: list[str], corruptions: dict[str, tuple[str
     """Tag -> tags of the red checks when its corruption (old, new) is in force, each as by `run` with that tag.
 
     The cells are executed once. Where a corruption sets in, a forked child goes on with the corrupted code, so that
-    what came before is not computed again.
+    what came before is not computed again. What the checks said as the chapter stands is left in `checks.results`.
     """
     found = {}
     torch.set_num_threads(1)  # a child has none of its parent's threads
@@ -108,6 +109,11 @@ def _in_child(work: Callable[[], None]) -> set[str]:
         answer = json.loads(pipe.read() or '["the child died"]')
     os.waitpid(child, 0)
     return set(answer)
+
+
+def has_slider(cell: NotebookNode) -> bool:
+    """Is this a cell with a slider?"""
+    return "slider" in cell.metadata.get("tags", [])
 
 
 def red(results: list[checks.Result]) -> set[str]:

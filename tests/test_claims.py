@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import course
+import equations
 import pytest
 
 THEORY = [
@@ -44,7 +45,7 @@ def lines_of(check: str, output: str) -> list[str]:
     """The line that a check printed when it passed, with the lines below it that belong to it."""
     lines = output.splitlines()
     for place, line in enumerate(lines):
-        if re.match(rf"ok   {re.escape(check)} +(?=\S+ <= |\S+, want )", line):
+        if re.match(rf"ok   {re.escape(check)}{equations.RESULT}", line):
             after = [text.startswith(" ") for text in lines[place + 1 :]]
             return lines[place : place + 1 + (after.index(False) if False in after else len(after))]
     return []

@@ -29,31 +29,26 @@ def tags(chapter: int) -> list[str]:
     return [tag for tag in map(equations.tag_of, displayed) if tag]
 
 
-@functools.cache
-def uncorrupted(chapter: int) -> frozenset[str]:
-    path = CHAPTERS[chapter]
-    results = notebook.run(path, notebook.code(path))
-    assert notebook.red(results) == set()
-    return frozenset(notebook.green(results))
-
-
 @pytest.mark.parametrize("chapter", [number for number in CHAPTERS if tags(number)])
 def test_every_equation_of_a_chapter_is_corrupted(chapter):
     assert [tag for tag in tags(chapter) if tag not in CORRUPTIONS] == []
 
 
 @functools.cache
-def red_when_corrupted(chapter: int) -> dict[str, set[str]]:
+def runs(chapter: int) -> tuple[set[str], dict[str, set[str]]]:
+    """Tags that are green as the chapter stands, and for each corruption those that it turns red."""
     path = CHAPTERS[chapter]
     mine = {tag: change for tag, change in CORRUPTIONS.items() if int(tag.split(".")[0]) == chapter}
-    return notebook.run_corrupted(path, notebook.code(path), mine)
+    corrupted = notebook.run_corrupted(path, notebook.code(path), mine)
+    assert notebook.red(notebook.checks.results) == set()
+    return notebook.green(notebook.checks.results), corrupted
 
 
 @pytest.mark.parametrize("tag", CORRUPTIONS)
 def test_corrupting_the_code_turns_the_check_of_its_equation_red(tag):
-    chapter = int(tag.split(".")[0])
-    assert tag in uncorrupted(chapter)
-    assert tag in red_when_corrupted(chapter)[tag]
+    green, corrupted = runs(int(tag.split(".")[0]))
+    assert tag in green
+    assert tag in corrupted[tag]
 
 
 # The coverage itself must be able to fail: toy courses with one fault each.

@@ -215,11 +215,7 @@ def sliders_without_effect(path: Path) -> tuple[int, list[str]]:
     return len(sliders), idle
 
 
-def tagged(cell: nbformat.NotebookNode) -> bool:
-    return "slider" in cell.metadata.get("tags", [])
-
-
-@each([path for path in LECTURES if any(map(tagged, course.code_cells(read(path))))])
+@each([path for path in LECTURES if any(map(notebook.has_slider, course.code_cells(read(path))))])
 def test_every_slider_redraws_at_minimum_middle_and_maximum(path):
     count, idle = sliders_without_effect(path)
     assert count
@@ -229,7 +225,7 @@ def test_every_slider_redraws_at_minimum_middle_and_maximum(path):
 @each(NOTEBOOKS)
 def test_a_cell_with_a_slider_carries_the_tag_slider(path):
     for cell in course.code_cells(read(path)):
-        assert tagged(cell) or not re.search(r"(?i)slider\(|\binteract\(", cell.source)
+        assert notebook.has_slider(cell) or not re.search(r"(?i)slider\(|\binteract\(", cell.source)
 
 
 def test_a_slider_that_changes_nothing_is_found(tmp_path):

@@ -25,7 +25,8 @@ CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 OTHER_DISPLAY = re.compile(r"\\begin\{(?:equation|align|gather|multline)\*?\}|\\\\\[|^\s*\\\[", re.MULTILINE)
 TAG = re.compile(r"\\tag\{(\d+)\.(\d+)\}")
 # The line that ddpm_edu.checks prints: status, equation, then "error <= tolerance" or "mean, want ...".
-PASSED = re.compile(r"^ok   \((\d+\.\d+)\) +(.*?) +(?=\S+ <= |\S+, want )", re.MULTILINE)
+RESULT = r" +(?=\S+ <= |\S+, want )"
+PASSED = re.compile(rf"^ok   \((\d+\.\d+)\) +(.*?){RESULT}", re.MULTILINE)
 ALIGNED = re.compile(r"\\(?:begin|end)\{(?:aligned|split|gathered)\}")
 LINE_BREAK = re.compile(r"\\\\(?:\[[^\]]*\])?")
 
