@@ -51,5 +51,6 @@ def kl_slider(name: str = "kl") -> Panel:
         for key, (text, value, low, high) in ranges.items()
     }
     alt = "Two normal densities p and q, and two shaded integrands whose areas are KL(p‖q) and KL(q‖p)."
-    static = static_curves(kl_curves(1.0, 1.0, 2.0), kl_curves(0.0, 1.0, 0.5))
+    states = [kl_curves(1.0, 1.0, 2.0), kl_curves(0.0, 1.0, 0.5)]
+    static = static_curves(*(state | {"readout": state["readout"].replace(": ", ":\n", 1)} for state in states))
     return live(name, kl_curves, controls, static, alt)
