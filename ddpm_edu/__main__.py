@@ -1,4 +1,4 @@
-"""The command line: python -m ddpm_edu train | sample | evaluate | data.
+"""The command line: python -m ddpm_edu train | sample | evaluate | judge | classifier | data.
 
 Exit status 0 done; 2 wrong use or bad input, with one line on stderr; 130 interrupted; 1 another process that trained
 with this one is gone.
@@ -29,14 +29,25 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_edu import data, distributed, plotting, schedules
-from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, write_whole
-from ddpm_edu.evaluate import GREY_LEVELS, bound, on_levels
+from ddpm_edu import data, distributed, flow, plotting, schedules
+from ddpm_edu.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    shipped,
+    shipped_names,
+    write_whole,
+)
+from ddpm_edu.classifier import BATCH, EPOCHS, accuracy, load_classifier, save_classifier, train_classifier
+from ddpm_edu.evaluate import GREY_LEVELS, bound, judge, on_levels
+from ddpm_edu.guidance import classifier_free
 from ddpm_edu.metrics import device_name, log_line
-from ddpm_edu.sampling import Step, ddim
+from ddpm_edu.sampling import EpsModel, Step, ddim
 from ddpm_edu.sampling import sample as ancestral
 from ddpm_edu.schedules import Schedule
 from ddpm_edu.training import Config, Record, State, check_pieces, train
+from ddpm_edu.unet import UNet
 
 PROG = "python -m ddpm_edu"
 DEFAULT_PRESET = {"digits": "digits", "cifar10": "cifar10-small"}
@@ -44,6 +55,7 @@ LOG_EVERY = 50  # steps between two lines of log.jsonl
 SAVE_EVERY = 300.0  # seconds between two checkpoints: the most that a power cut costs
 FRAMES = 11  # moments in a strip of the chain, the noise and the sample included
 EVALUATION_DRAWS = 100  # values of t for each image
+FLOW_STEPS = 25  # of Heun's method
 
 
 def preset_names() -> list[str]:
@@ -56,9 +68,10 @@ def preset(name: str) -> Config:
     if name not in preset_names():
         raise ValueError(f"argument --preset: expected one of {', '.join(preset_names())}, got {name!r}")
     values = json.loads((resources.files("ddpm_edu") / "presets" / f"{name}.json").read_text(encoding="utf-8"))
-    schedule = values.pop("schedule")
-    family = {"linear": schedules.linear, "cosine": schedules.cosine}[schedule.pop("family")]
-    return Config(preset=name, schedule=family(**schedule), seed=0, **values)
+    if values["schedule"] is not None:
+        family = {"linear": schedules.linear, "cosine": schedules.cosine}[values["schedule"].pop("family")]
+        values["schedule"] = family(**values["schedule"])
+    return Config(preset=name, seed=0, **values)
 
 
 # ---------------------------------------------------------------------------------------------------------------- train
@@ -88,7 +101,7 @@ def train_command(args: argparse.Namespace) -> int:
         print(
             f"{f'Going on after step {state.step} of' if args.resume else 'Training'} preset {config.preset}: "
             f"{len(images.images):,} images of {config.data}, "
-            f"a U-Net of {sum(p.numel() for p in state.model.parameters()):,} weights, T = {config.schedule.T}, "
+            f"a U-Net of {sum(p.numel() for p in state.model.parameters()):,} weights, T = {config.T}, "
             f"{config.steps:,} steps of {config.batch} images, {torch.get_num_threads()} thread(s) and "
             f"{f'{distributed.ranks()} times ' if distributed.ranks() > 1 else ''}{device_name(state.device)}.",
             flush=True,
@@ -153,7 +166,7 @@ def train_command(args: argparse.Namespace) -> int:
         print(f"Wrote {checkpoint}, {weights} and {log} after step {state.step:,} of {config.steps:,}.")
         if state.step < config.steps:
             print(f"To go on:     {PROG} train --out {shlex.quote(str(out))} --resume")
-        few = " --steps 50" if config.schedule.T > 250 else ""
+        few = " --steps 50" if config.schedule and config.T > 250 else ""
         samples = shlex.quote(str(out / "samples.png"))
         print(f"To see images: {PROG} sample --weights {shlex.quote(str(weights))}{few} --out {samples}")
     return 130 if interrupted.is_set() else 0
@@ -163,6 +176,8 @@ def start_or_resume(args: argparse.Namespace, name: str, checkpoint: Path, weigh
     """The run that the flags ask for; ValueError rather than overwrite one or go on with other settings."""
     asked = {field: vars(args)[field] for field in ("preset", "data", "batch", "seed") if vars(args)[field] is not None}
     if args.schedule:
+        if preset(name).schedule is None:
+            raise ValueError(f"argument --schedule: preset {name} trains flow matching, which has no schedule")
         asked["schedule"] = read_schedule(args.schedule)
     planned = {} if args.steps is None else {"steps": args.steps}
     if args.resume:
@@ -236,7 +251,9 @@ def card(state: State, loss: float | None) -> dict[str, Any]:
         "seconds": round(state.seconds, 1),
         "device": device_name(state.device),
         "ranks": distributed.ranks(),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "parameters": sum(p.numel() for p in state.model.parameters()),
         "loss": loss,
     }
 
@@ -266,23 +283,15 @@ def signals_as_event() -> Iterator[Event]:
                 signal.signal(number, handler)
 
 
-# -------------------------------------------------------------------------------------------------------------- sample
+# ------------------------------------------------------------------------------------------------------- sample, judge
 
 
 def sample_command(args: argparse.Namespace) -> int:
-    model, s, _ = load_weights(args.weights)
-    steps = s.T if args.steps is None else args.steps
-    if steps > s.T:
-        raise ValueError(f"argument --steps: expected at most the {s.T} steps of {args.weights}, got {steps}")
+    source = Source(args)
     check_writable("--out", args.out)
-    size, n = model.config["image_size"], args.n or (4 if args.chain else 64)
-    shape, generator = (n, model.config["channels"], size, size), torch.Generator(device()).manual_seed(args.seed)
-    if steps == s.T:
-        chain = ancestral(s, model.to(device()), shape, generator=generator, clip_x0=True)
-    else:
-        chain = ddim(s, model.to(device()), shape, steps=steps, generator=generator, clip_x0=True)
+    steps, n = source.steps, args.n or (4 if args.chain else 64)
     shown = {round(k * steps / (FRAMES - 1)) for k in range(FRAMES)} if args.chain else {steps}
-    frames = [step for i, step in enumerate(tqdm(chain, total=steps + 1, desc="sampling")) if i in shown]
+    frames = [step for i, step in enumerate(tqdm(source.chain(n), total=steps + 1, desc="sampling")) if i in shown]
     buffer = io.BytesIO()
     if args.chain:
         plotting.use_style()
@@ -292,11 +301,74 @@ def sample_command(args: argparse.Namespace) -> int:
     else:
         grid(frames[-1].x).save(buffer, "png")
     write_whole(args.out, buffer.getvalue())
-    print(
-        f"Wrote {args.out}: {n} image{'s' if n > 1 else ''} in {steps} steps "
-        f"({'Algorithm 2' if steps == s.T else 'DDIM'})."
-    )
+    print(f"Wrote {args.out}: {n} image{'s' if n > 1 else ''} in {steps} steps ({source.sampler}).")
     return 0
+
+
+def judge_command(args: argparse.Namespace) -> int:
+    source = Source(args)
+    name = source.card.get("data", "")
+    train_images, test_images = (data.load(name, split) for split in ("train", "test"))
+    if args.n < len(test_images.images):
+        raise ValueError(f"argument --n: expected at least {len(test_images.images)} samples, got {args.n}")
+    classifier = load_classifier(shipped(f"{name}-judge"))
+    if args.json:
+        check_writable("--json", args.json)
+    *_, last = tqdm(source.chain(args.n), total=source.steps + 1, desc="sampling")
+    y = source.labels(args.n)
+    found = judge(last.x.cpu(), classifier, train_images, test_images, None if y is None else y.cpu())
+    print(
+        f"{found.n} samples of {args.weights}, seed {args.seed}, {source.steps} steps ({source.sampler}), against "
+        f"{len(test_images.images)} test images of {name}:\n"
+        f"  a sure class (p > 0.8)     {found.confident:.3f} of the samples, {found.confident_test:.3f} of the test "
+        f"images, on which the classifier is right for {found.accuracy_test:.3f}\n"
+        f"  samples of each class      {' '.join(map(str, found.histogram))}\n"
+        f"  Fréchet distance           {found.frechet:.2f}, of real training images {found.frechet_test:.2f}\n"
+        f"  nearer to a training image {found.nearer_to_train:.3f} of the samples (0.5: no preference)"
+    )
+    if found.hit is not None:
+        print(f"  of the class asked for     {found.hit:.3f} of the samples, guidance {source.guidance:g}")
+    if args.json:
+        report = {"steps": source.steps, "seed": args.seed, "guidance": source.guidance, **asdict(found)}
+        write_whole(args.json, (json.dumps(report, indent=2) + "\n").encode())
+        print(f"Wrote {args.json}.")
+    return 0
+
+
+class Source:
+    """Weights and how to sample from them: Algorithm 2, DDIM if there are fewer steps, Heun's method for a flow.
+
+    A network with classes draws them in turn, from the first to the last but one, which is "no label".
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.model, self.s, self.card = load_weights(args.weights)
+        self.model.to(device())
+        T, steps = (flow.T, FLOW_STEPS) if self.s is None else (self.s.T, self.s.T)
+        self.steps: int = args.steps or steps
+        if self.steps > T:
+            raise ValueError(f"argument --steps: expected at most the {T} steps of {args.weights}, got {self.steps}")
+        if args.guidance is not None and self.model.config["classes"] is None:
+            raise ValueError(f"argument --guidance: expected weights with classes, got {args.weights} without")
+        self.guidance: float = 1.0 if args.guidance is None else args.guidance
+        self.seed: int = args.seed
+        self.sampler = "Heun" if self.s is None else "Algorithm 2" if self.steps == T else "DDIM"
+
+    def labels(self, n: int) -> Tensor | None:
+        classes = self.model.config["classes"]
+        return None if classes is None else torch.arange(n, device=device()) % (classes - 1)
+
+    def chain(self, n: int) -> Iterator[Step]:
+        shape, generator = (n, *self.model.image_shape), torch.Generator(device()).manual_seed(self.seed)
+        network: EpsModel = self.model
+        if (y := self.labels(n)) is not None:
+            network = classifier_free(self.model, y, self.guidance, null=self.model.config["classes"] - 1)
+        if self.s is None:
+            points = flow.heun(flow.velocity(network), shape, steps=self.steps, generator=generator)
+            return (Step(round(flow.T * point.tau), point.x, point.x0_hat) for point in points)
+        if self.steps == self.s.T:
+            return ancestral(self.s, network, shape, generator=generator, clip_x0=True)
+        return ddim(self.s, network, shape, steps=self.steps, generator=generator, clip_x0=True)
 
 
 def grid(x: Tensor) -> Image.Image:
@@ -325,11 +397,13 @@ def strip(frames: Sequence[Step]) -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------------------------------------------ evaluate, data
+# ------------------------------------------------------------------------------------------ evaluate, classifier, data
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
     model, s, weights_card = load_weights(args.weights)
+    if s is None:
+        raise ValueError(f"argument --weights: {args.weights} is a flow, whose bound in bits/dim is not known here")
     u8 = data.load(args.data, "test").images
     if args.n > len(u8):
         raise ValueError(f"argument --n: expected at most the {len(u8)} test images of {args.data}, got {args.n}")
@@ -342,7 +416,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
         check_writable("--json", args.json)
     levels = GREY_LEVELS[args.data]
     x0, generator = on_levels(u8[: args.n], levels).to(device()), torch.Generator(device()).manual_seed(0)
-    result = bound(s, model.to(device()), x0, generator=generator, draws=EVALUATION_DRAWS, bins=levels, clip_x0=True)
+    network = without_label(model.to(device()))
+    result = bound(s, network, x0, generator=generator, draws=EVALUATION_DRAWS, bins=levels, clip_x0=True)
     print(
         f"{result.total:.3f} +- {result.std_error:.3f} bits/dim on {result.n} test images of {args.data} with {levels} "
         f"grey levels: L_T {result.L_T:.4f}, L_1..L_(T-1) {result.L_t:.3f}, L_0 {result.L_0:.3f} "
@@ -358,6 +433,38 @@ def evaluate_command(args: argparse.Namespace) -> int:
         }
         write_whole(args.json, (json.dumps(report, indent=2) + "\n").encode())
         print(f"Wrote {args.json}.")
+    return 0
+
+
+def without_label(model: UNet) -> EpsModel:
+    """A network with classes as one that is told none."""
+    classes = model.config["classes"]
+    return model if classes is None else lambda xt, t: model(xt, t, torch.full_like(t, classes - 1))
+
+
+def classifier_command(args: argparse.Namespace) -> int:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    train_images, test_images = (data.load(args.data, split) for split in ("train", "test"))
+    check_writable("--out", args.out)
+    print(f"Training a classifier on {len(train_images.images):,} images of {args.data}.", flush=True)
+    started = time.perf_counter()
+    classifier, loss = train_classifier(train_images, args.seed, device())
+    card = {
+        "data": args.data,
+        "seed": args.seed,
+        "steps": EPOCHS * (len(train_images.images) // BATCH),
+        "batch": BATCH,
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": device_name(torch.device(device())),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "parameters": sum(p.numel() for p in classifier.parameters()),
+        "loss": loss,
+        "accuracy": accuracy(classifier, test_images),
+    }
+    save_classifier(args.out, classifier, card)
+    print(f"Wrote {args.out}: right for {card['accuracy']:.4f} of the {len(test_images.images)} test images.")
     return 0
 
 
@@ -409,21 +516,30 @@ def parser() -> Parser:
     p.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: runs/ and the preset's name)")
     p.add_argument("--resume", action="store_true", help="go on with the checkpoint in DIR, exactly where it stopped")
 
-    p = command("sample", sample_command, SAMPLE, "sample --weights runs/first/weights.safetensors --out samples.png")
-    p.add_argument("--weights", metavar="FILE", type=Path, required=True, help="weights.safetensors of a training run")
+    p = command("sample", sample_command, SAMPLE, "sample --weights digits --out samples.png")
+    add_weights(p)
     p.add_argument("--n", metavar="N", type=whole(1), help="number of images (default: 64, or 4 with --chain)")
-    p.add_argument("--steps", metavar="K", type=whole(1), help="fewer than T: DDIM with K steps (default: all T)")
-    p.add_argument("--seed", metavar="S", type=whole(0), default=0, help="of the noise (default: 0)")
+    add_sampling(p)
     p.add_argument("--chain", action="store_true", help="a strip instead of a grid: x_t and predicted x_0 on the way")
     p.add_argument("--out", metavar="FILE.png", type=png, required=True, help="the picture to write")
 
-    p = command(
-        "evaluate", evaluate_command, EVALUATE, "evaluate --weights runs/first/weights.safetensors --data digits"
-    )
-    p.add_argument("--weights", metavar="FILE", type=Path, required=True, help="weights.safetensors of a training run")
+    p = command("evaluate", evaluate_command, EVALUATE, "evaluate --weights digits --data digits")
+    add_weights(p)
     p.add_argument("--data", choices=list(DEFAULT_PRESET), required=True, help="whose test images to measure")
     p.add_argument("--n", metavar="N", type=whole(2), default=100, help="number of test images (default: 100)")
     p.add_argument("--json", metavar="FILE", type=Path, help="write the numbers and the card of the weights here too")
+
+    p = command("judge", judge_command, JUDGE, "judge --weights digits-conditional --guidance 1.5")
+    add_weights(p)
+    p.add_argument("--n", metavar="N", type=whole(1), default=1000, help="number of samples (default: 1000)")
+    add_sampling(p)
+    p.add_argument("--json", metavar="FILE", type=Path, help="write the numbers here too")
+
+    p = command("classifier", classifier_command, CLASSIFIER, "classifier --data digits --out runs/judge.safetensors")
+    p.add_argument("--data", choices=["digits"], required=True, help="the images to learn")
+    p.add_argument("--seed", metavar="S", type=whole(0), default=0, help="of all random numbers (default: 0)")
+    p.add_argument("--threads", metavar="N", type=whole(1, 1024), help="CPU threads (default: torch decides)")
+    p.add_argument("--out", metavar="FILE", type=Path, required=True, help="the weights to write")
 
     p = command("data", data_command, DATA, "data cifar10 --dir data")
     p.add_argument("name", choices=["cifar10"], help="the data set to download")
@@ -433,11 +549,30 @@ def parser() -> Parser:
     return main_parser
 
 
+def add_weights(p: Parser) -> None:
+    names = ", ".join(name for name in shipped_names() if not name.endswith("judge"))
+    p.add_argument(
+        "--weights",
+        metavar="FILE",
+        type=weights,
+        required=True,
+        help=f"weights.safetensors of a training run, or the name of shipped ones: {names}",
+    )
+
+
+def add_sampling(p: Parser) -> None:
+    p.add_argument("--steps", metavar="K", type=whole(1), help="fewer than T: DDIM with K steps (default: all T)")
+    p.add_argument("--guidance", metavar="W", type=number, help="of a network with classes (default: 1, none)")
+    p.add_argument("--seed", metavar="S", type=whole(0), default=0, help="of the noise (default: 0)")
+
+
 GONE = "another process of this training is gone; the last checkpoint is whole: start all again with --resume"
 NO_MEMORY = "not enough memory: expected smaller numbers for --batch or --n, or a larger one for --accumulate"
 TRAIN = "Train a network to predict noise (Algorithm 1); small digits by default, which need no download."
 SAMPLE = "Draw images from trained weights and write them as one picture."
 EVALUATE = "Measure trained weights on test images: an upper bound on their cost in bits/dim (fewer is better)."
+JUDGE = "Let a classifier judge samples of trained weights, beside real images: are they digits, and all of them?"
+CLASSIFIER = "Train a small classifier, the one that judges samples."
 DATA = "Download a data set once, checked by its hash; it stays on this machine."
 
 
@@ -457,6 +592,16 @@ def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
     return parse
 
 
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
 def seconds(text: str) -> float:
     try:
         value = float(text)
@@ -465,6 +610,10 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of seconds > 0, got {text!r}")
     return value
+
+
+def weights(text: str) -> Path:
+    return shipped(text) if text in shipped_names() else Path(text)
 
 
 def png(text: str) -> Path:

@@ -1,9 +1,11 @@
 """Files of a training run: a checkpoint, from which it goes on exactly, and weights, for sharing.
 
-A checkpoint holds a whole run. Weights are a safetensors file with the network's configuration, the schedule and a
-card. Reading either never runs code from the file; writing replaces the old file as a whole or leaves it.
+A checkpoint holds a whole run. Weights are a safetensors file with the network's configuration, the schedule, a card
+and a hash of the tensors; a few come with the course, see `shipped`. Reading either never runs code from the file;
+writing replaces the old file as a whole or leaves it.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -16,14 +18,16 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from ddpm_edu import schedules
 from ddpm_edu.schedules import Schedule
 from ddpm_edu.training import Config, State
 from ddpm_edu.unet import UNet
 
-CHECKPOINT_FORMAT = "ddpm_edu.checkpoint/2"
-WEIGHTS_FORMAT = "ddpm_edu.weights/1"
+CHECKPOINT_FORMAT = "ddpm_edu.checkpoint/3"
+WEIGHTS_FORMAT = "ddpm_edu.weights/2"
+SHIPPED = Path(__file__).with_name("weights")
 
 
 def save_checkpoint(path: Path, state: State) -> None:
@@ -78,30 +82,77 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> State:
     return state
 
 
-def save_weights(path: Path, model: UNet, schedule: Schedule, card: dict[str, Any]) -> None:
-    """Write ``model`` (share the EMA, ``state.ema.model``) for `load_weights`; ``card`` is whatever JSON can say."""
+def save_weights(path: Path, model: UNet, schedule: Schedule | None, card: dict[str, Any]) -> None:
+    """Write ``model`` (share the EMA, ``state.ema.model``) for `load_weights`; ``card`` is whatever JSON can say.
+
+    ``schedule`` is None for a network that was trained by flow matching.
+    """
     metadata = {
-        "format": WEIGHTS_FORMAT,
         "network": json.dumps(model.config),
-        "schedule": schedules.to_json(schedule),
+        "schedule": schedules.to_json(schedule) if schedule else "null",
         "card": json.dumps(card),
     }
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}  # channels_last is not
-    write_whole(path, safetensors.torch.save(tensors, metadata))
+    save_tensors(path, WEIGHTS_FORMAT, model.state_dict(), metadata)
 
 
-def load_weights(path: Path) -> tuple[UNet, Schedule, dict[str, Any]]:
+def load_weights(path: Path) -> tuple[UNet, Schedule | None, dict[str, Any]]:
     """The network (on the CPU, in evaluation mode), schedule and card that `save_weights` wrote.
 
     ValueError, in one line that names the file, where it is missing, damaged or not a weights file of this package.
     """
+    with loading(path, WEIGHTS_FORMAT) as (tensors, metadata):
+        model = UNet(**json.loads(metadata["network"]))
+        model.load_state_dict(tensors)
+        schedule = None if metadata["schedule"] == "null" else schedules.from_json(metadata["schedule"])
+        return model.eval(), schedule, json.loads(metadata["card"])
+
+
+def shipped(name: str) -> Path:
+    """The file of the weights ``name`` that come with the course (cards in ddpm_edu/weights/README.md).
+
+    ValueError that lists the names for an unknown one.
+    """
+    if name not in shipped_names():
+        raise ValueError(f"weights: expected one of {', '.join(shipped_names())}, got {name!r}")
+    return SHIPPED / f"{name}.safetensors"
+
+
+def shipped_names() -> list[str]:
+    """The names that `shipped` accepts."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def save_tensors(path: Path, format: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file for `loading`, which knows it by ``format`` and verifies the tensors by their hash."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # channels_last is not
+    metadata = {"format": format, "sha256": tensor_hash(tensors), **metadata}
+    write_whole(path, safetensors.torch.save(tensors, metadata))
+
+
+@contextmanager
+def loading(path: Path, format: str) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
+    """Tensors and metadata of a file of `save_tensors`; what goes wrong in the block is an error of the file too.
+
+    ValueError, in one line that names the file, where it is missing, damaged, of another format, or where the tensors
+    are not those that were saved.
+    """
     with _reading(path, "weights file"), safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != WEIGHTS_FORMAT:
-            raise ValueError(f"expected the format {WEIGHTS_FORMAT!r}, got {metadata.get('format')!r}")
-        model = UNet(**json.loads(metadata["network"]))
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
-        return model.eval(), schedules.from_json(metadata["schedule"]), json.loads(metadata["card"])
+        if metadata.get("format") != format:
+            raise ValueError(f"expected the format {format!r}, got {metadata.get('format')!r}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if (got := tensor_hash(tensors)) != metadata["sha256"]:
+            raise ValueError(f"expected tensors of sha256 {metadata['sha256']}, got {got}")
+        yield tensors, metadata
+
+
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """sha256 over name, dtype, shape and bytes of each tensor, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_whole(path: Path, contents: bytes) -> None:

@@ -96,8 +96,8 @@ def batches(
     device: torch.device | str = "cpu",
     flip: bool = False,
     part: slice = slice(None),
-) -> Iterator[Tensor]:
-    """Endless float32 batches (batch_size, C, H, W) in [-1, 1] on `device`, drawn with replacement.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches on `device`, drawn with replacement: float32 images (batch_size, C, H, W) in [-1, 1], labels.
 
     The bytes move to the device once. Every batch draws its indices, and with `flip` one fair coin per image that
     mirrors it left to right, from the generator and from nothing else: a generator put back to a saved state goes on
@@ -106,14 +106,14 @@ def batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    u8 = data.images.to(device)
+    u8, labels = data.images.to(device), data.labels.to(device)
     while True:
-        index = torch.randint(len(u8), (batch_size,), generator=generator, device=generator.device)
-        x = to_float(u8[index[part].to(device)])
+        index = torch.randint(len(u8), (batch_size,), generator=generator, device=generator.device)[part].to(device)
+        x = to_float(u8[index])
         if flip:
             mirrored = torch.rand(batch_size, 1, 1, 1, generator=generator, device=generator.device)[part] < 0.5
             x = torch.where(mirrored.to(device), x.flip(-1), x)
-        yield x
+        yield x, labels[index]
 
 
 def photo(name: str, size: int) -> Tensor:

@@ -40,7 +40,7 @@ def log_line(state: State, records: Sequence[Record], seconds: float) -> dict[st
         raise ValueError(
             f"the loss is no longer finite at step {state.step}: training diverged, nothing was saved of it"
         )
-    bins = (t - 1) * BINS // state.config.schedule.T
+    bins = (t - 1) * BINS // state.config.T
     images_per_second = len(records) * state.config.batch / seconds
     on_gpu = state.device.type == "cuda"
     return {
@@ -78,7 +78,7 @@ def device_name(device: torch.device) -> str:
 @cache
 def _count(network: str) -> int:
     with torch.device("meta"):
-        model = UNet(**json.loads(network))
+        model = UNet(**json.loads(network) | {"classes": None})  # a label is looked up: no product
         xt, t = torch.empty(1, *model.image_shape), torch.ones(1, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         torch.autograd.backward(model(xt, t).sum())

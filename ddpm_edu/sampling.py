@@ -1,9 +1,10 @@
-"""Running the chain backwards: ancestral sampling (Ho et al. 2020, Algorithm 2) and DDIM (Song et al. 2021).
+"""Running the chain backwards: ancestral sampling (Ho et al. 2020, Algorithm 2), DDIM (Song et al. 2021) and Langevin.
 
 A sampler is a generator: it yields every step, and the caller draws, saves or stops. Variances are tables of shape
-(T + 1,) indexed by t, so that ``s.beta``, `beta_tilde` or any other choice goes in the same way.
+(T + 1,) indexed by t, so that ``s.beta``, `beta_tilde`, `optimal_var` or any other choice goes in the same way.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ddpm_edu.gaussian import eps_from_x0, posterior_mean_var, x0_from_eps
 from ddpm_edu.schedules import Schedule, at
 
 EpsModel = Callable[[Tensor, Tensor], Tensor]
+Score = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,23 @@ def beta_tilde(s: Schedule) -> Tensor:
     """The posterior variances (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t (Eq. 7) as a table (T + 1,), 0 at 1."""
     table = torch.zeros_like(s.beta)
     table[1:] = (1 - s.alpha_bar[:-1]) / (1 - s.alpha_bar[1:]) * s.beta[1:]
+    return table
+
+
+def optimal_var(s: Schedule, eps_mse: Tensor) -> Tensor:
+    """The best variances for p(x_{t-1} | x_t) = N(mean, var_t I) with the exact mean (Bao et al. 2022), table (T + 1,).
+
+    var_t = beta_tilde_t + beta_t^2 / (alpha_t (1 - alpha_bar_t)) eps_mse_t, eps_mse_t = E||eps - E[eps | x_t]||^2 / D:
+    the variance of q(x_{t-1} | x_t), averaged over x_t and the D dimensions. It lies between beta_tilde_t, where x_t
+    tells eps exactly, and beta_t / alpha_t, where it tells nothing (eps_mse_t = 1). ``eps_mse`` is a table (T + 1,)
+    whose index 0 is ignored. ValueError for another shape and for an entry that is negative or NaN.
+    """
+    if eps_mse.shape != s.beta.shape:
+        raise ValueError(f"eps_mse: expected a table of T + 1 = {s.T + 1} numbers, got shape {tuple(eps_mse.shape)}")
+    if not (eps_mse[1:] >= 0).all():
+        raise ValueError(f"eps_mse: expected numbers >= 0, got a minimum of {eps_mse[1:].min().item():g}")
+    table = beta_tilde(s)
+    table[1:] += s.beta[1:] ** 2 / (s.alpha[1:] * (1 - s.alpha_bar[1:])) * eps_mse[1:].to(table)
     return table
 
 
@@ -63,15 +82,18 @@ def sample(
     var: Tensor | None = None,
     clip_x0: bool = False,
     dtype: torch.dtype = torch.float32,
+    xT: Tensor | None = None,
 ) -> Iterator[Step]:
     """Algorithm 2: yields `Step` for t = T..1, each with its x_t and x0_hat, and last the sample as t = 0.
 
     ``eps_model(xt, t)`` gets t as int64 (B,). ``var`` is the table of sampling variances, by default ``s.beta``.
     ``clip_x0`` clips x0_hat to [-1, 1] before the mean is formed, as the original implementation does for images.
-    The noise comes from ``generator``, on its device.
+    The noise comes from ``generator``, on its device. ``xT`` of that shape stands for the first draw and is cast to
+    ``dtype``; the noise of the steps is the same with and without it. ValueError for an xT of another shape.
     """
     var = s.beta if var is None else var
     x = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+    x = _start("xT", xT, x)
     for t in range(s.T, 0, -1):
         x0_hat = _predict_x0(s, eps_model, x, t, clip_x0)
         yield Step(t, x, x0_hat)
@@ -91,18 +113,20 @@ def ddim(
     eta: float = 0.0,
     clip_x0: bool = False,
     dtype: torch.dtype = torch.float32,
+    xT: Tensor | None = None,
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, Eq. 12) on an even grid of ``steps`` times: yields `Step` like `sample`.
 
     From t to the next time r < t: x_r = sqrt(alpha_bar_r) x0_hat + sqrt(1 - alpha_bar_r - var) eps_hat + sqrt(var) z
     with var = eta^2 (1 - alpha_bar_r) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_r), where eps_hat belongs to the
     x0_hat in use, clipped or not. eta = 0 is deterministic given x_T; eta = 1 with steps = T is `sample` with
-    var = `beta_tilde`. ValueError unless 1 <= steps <= T, 0 <= eta <= 1.
+    var = `beta_tilde`. ``xT`` as there. ValueError unless 1 <= steps <= T, 0 <= eta <= 1.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected a number from 0 to 1, got {eta}")
     times = even_grid(s.T, steps)
     x = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+    x = _start("xT", xT, x)
     for t, r in zip(times, [*times[1:], 0], strict=True):
         x0_hat = _predict_x0(s, eps_model, x, t, clip_x0)
         yield Step(t, x, x0_hat)
@@ -126,6 +150,44 @@ def even_grid(T: int, steps: int) -> list[int]:
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= T:
         raise ValueError(f"steps: expected a whole number from 1 to T = {T}, got {steps!r}")
     return [round(T * k / steps) for k in range(steps, 0, -1)]
+
+
+def langevin(
+    score: Score, x: Tensor, *, step_size: float, steps: int, generator: torch.Generator, temperature: float = 1.0
+) -> Iterator[Tensor]:
+    """Unadjusted Langevin dynamics (Song & Ermon 2019): yields x of any shape after each of ``steps`` steps.
+
+    x <- x + step_size score(x) + sqrt(2 step_size temperature) z with z standard normal from ``generator``: where score
+    is the gradient of log p, the law of x tends to p^(1 / temperature), normalised, with a bias of the order of
+    step_size. temperature = 0 climbs log p without noise. Written with epsilon / 2 for step_size, the noise is
+    sqrt(epsilon) z. A step has no graph; score may use one. ValueError unless step_size > 0, steps >= 1,
+    temperature >= 0.
+    """
+    if not 0 < step_size < math.inf:
+        raise ValueError(f"step_size: expected a number > 0, got {step_size}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps: expected a whole number >= 1, got {steps!r}")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature: expected a number >= 0, got {temperature}")
+    for _ in range(steps):
+        drift = score(x).detach()
+        if drift.shape != x.shape:
+            raise ValueError(f"score: expected an output of shape {tuple(x.shape)}, got {tuple(drift.shape)}")
+        z = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
+        x = x.detach() + step_size * drift + math.sqrt(2 * step_size * temperature) * z
+        yield x
+
+
+def _start(name: str, given: Tensor | None, draw: Tensor) -> Tensor:
+    """The given starting point, like the draw that it stands for; that draw where none is given."""
+    if given is None:
+        return draw
+    if given.shape != draw.shape or not given.is_floating_point():
+        raise ValueError(
+            f"{name}: expected floating-point data of shape {tuple(draw.shape)}, "
+            f"got {given.dtype} of shape {tuple(given.shape)}"
+        )
+    return given.detach().to(draw)
 
 
 def _predict_x0(s: Schedule, eps_model: EpsModel, x: Tensor, t: int, clip_x0: bool) -> Tensor:

@@ -1,19 +1,21 @@
-"""Training: Algorithm 1 of Ho et al. 2020 as a generator, on a CPU, on a GPU or on many.
+"""Training: Algorithm 1 of Ho et al. 2020, or flow matching, as a generator, on a CPU, on a GPU or on many.
 
 `train` draws, steps and yields; progress bars, logs, checkpoints and the decision to stop belong to the caller. Between
-two steps nothing waits for the GPU: what a step has found stays there until somebody reads it.
+two steps nothing waits for the GPU: what a step has found stays there until somebody reads it. (But for a network with
+classes, which checks its labels.)
 """
 
 import copy
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ddpm_edu import distributed, schedules
+from ddpm_edu import distributed, flow, schedules
 from ddpm_edu.data import Images, batches, check_images, to_float
 from ddpm_edu.elbo import loss_simple
 from ddpm_edu.schedules import Schedule
@@ -29,7 +31,7 @@ class Config:
     preset: str  # where the defaults came from
     data: str  # a name that `data.load` knows
     network: dict[str, Any]  # arguments of UNet
-    schedule: Schedule
+    schedule: Schedule | None  # None: flow matching, whose path needs none
     steps: int  # planned number of optimiser steps
     batch: int  # images in a step, over all ranks
     lr: float  # Adam's learning rate after the warm-up
@@ -39,6 +41,7 @@ class Config:
     ema_decay: float
     flip: bool  # mirror each image left to right with probability 1/2
     seed: int
+    label_drop: float = 0.0  # probability that a label is replaced by the last class, which stands for "no label"
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
@@ -48,15 +51,29 @@ class Config:
         if not (self.lr > 0 and self.clip > 0 and 0 <= self.ema_decay < 1):
             got = f"{self.lr!r}, {self.clip!r}, {self.ema_decay!r}"
             raise ValueError(f"lr, clip, ema_decay: expected lr > 0, clip > 0, 0 <= ema_decay < 1, got {got}")
+        if not 0 <= self.label_drop < 1 or (self.label_drop and self.classes is None):
+            expected = "a probability in [0, 1), and 0 for a network without classes"
+            raise ValueError(f"label_drop: expected {expected}, got {self.label_drop!r}")
+
+    @property
+    def T(self) -> int:
+        """The largest of the times 1..T that are drawn: that of the schedule, or of `flow`."""
+        return flow.T if self.schedule is None else self.schedule.T
+
+    @property
+    def classes(self) -> int | None:
+        """How many the network knows, the last one for "no label"; None for a network without."""
+        return self.network.get("classes")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, the schedule as its JSON text (which keeps every beta exactly)."""
-        return {**vars(self), "schedule": schedules.to_json(self.schedule)}
+        return {**vars(self), "schedule": schedules.to_json(self.schedule) if self.schedule else None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
         """The inverse of `to_dict`."""
-        return cls(**{**values, "schedule": schedules.from_json(values["schedule"])})
+        betas = values["schedule"]
+        return cls(**{**values, "schedule": schedules.from_json(betas) if betas else None})
 
 
 class EMA(Generic[Network]):
@@ -85,10 +102,10 @@ class State:
     """A run between two steps. ``State(config)`` is its beginning, `checkpoint.load_checkpoint` any later point.
 
     The network's first weights and its dropout come from torch's global generator, which is seeded here with
-    ``config.seed``; images and noise come from ``generator``, on the device of the network, times from ``t_generator``,
-    on the CPU. How the arithmetic is done changes what comes out by rounding only: ``accumulate`` is the number of
-    pieces in which a batch is computed (``halved``: since the memory was too small for fewer); ``fast``, on a GPU,
-    stands for bf16 autocast, channels_last, torch.compile and a fused optimiser. Weights and loss stay float32.
+    ``config.seed``; images, noise and which labels to drop come from ``generator``, on the device of the network, times
+    from ``t_generator``, on the CPU. How the arithmetic is done changes what comes out by rounding only:
+    ``accumulate`` is the number of pieces in which a batch is computed (``halved``: since the memory was too small for
+    fewer); ``fast``, on a GPU, stands for bf16 autocast and torch.compile. Weights and loss stay float32.
     """
 
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
@@ -98,10 +115,9 @@ class State:
         self.fast = _is_gpu(self.device)
         self.accumulate, self.halved = 1, False
         self.model = UNet(**config.network).to(self.device)
-        if self.fast:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
         self.ema = EMA(self.model, config.ema_decay)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=0, fused=self.fast)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.lr, weight_decay=0, fused=True)
         # Seeds drawn from the global stream: the same seed in all would make the noise repeat the first weights.
         self.generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
         self.t_generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
@@ -123,23 +139,33 @@ class Record:
 def train(state: State, data: Images) -> Generator[Record, None, None]:
     """Algorithm 1 (Ho et al. 2020) with Adam, warm-up, clipping and EMA: one step for each item drawn, without end.
 
+    Without a schedule it is flow matching, which differs in step 5 only: tau = t / T, and what is predicted is a
+    velocity. A network with classes gets the labels too, each replaced by "no label" with ``config.label_drop``.
     When an item arrives, ``state`` is complete and can be saved; another ``train(state, data)`` goes on from there.
-    Ranks that `distributed` knows of share each batch. ValueError, with the first item, for images that do not fit the
-    network and for a batch that does not fall into equal parts.
+    Ranks that `distributed` knows of share each batch. ValueError, with the first item, for images or classes that do
+    not fit the network and for a batch that does not fall into equal parts.
     """
-    config, s, g = state.config, state.config.schedule, state.generator
+    config, g = state.config, state.generator
     check_images(to_float(data.images[:1]), config.network["channels"])
+    if config.classes not in (None, len(data.classes) + 1):
+        known = len(data.classes)
+        raise ValueError(
+            f"classes: expected {known + 1}, for the {known} of {data.name} and no label, got {config.classes}"
+        )
     check_pieces(config.batch, state.accumulate)
     if state.fast:
         torch.backends.cudnn.benchmark = True  # the shapes never change: it pays to look for the best algorithms
         state.model.compile(dynamic=False)
     network = distributed.replicate(state.model, state.device)
     mine = distributed.part(config.batch)
-    for x0 in batches(data, config.batch, g, state.device, config.flip, mine):  # 1, 2: repeat, x0 ~ q(x0)
+    for x0, y in batches(data, config.batch, g, state.device, config.flip, mine):  # 1, 2: repeat, x0 ~ q(x0)
         # 3: t ~ Uniform({1, ..., T}). It stays on the CPU, where `at` checks its range without waiting for the GPU.
-        t = stratified_t(s.T, config.batch, state.t_generator)[mine]
+        t = stratified_t(config.T, config.batch, state.t_generator)[mine]
         eps = torch.randn(config.batch, *x0.shape[1:], generator=g, device=g.device)[mine]  # 4: eps ~ N(0, I)
-        loss = gradient_in_memory(state, network, x0, t, eps.to(x0.device))  # 5: gradient of ||eps - eps_hat||^2
+        if config.classes is not None:
+            dropped = torch.rand(config.batch, generator=g, device=g.device)[mine] < config.label_drop
+            y = torch.where(dropped.to(y.device), config.classes - 1, y)
+        loss = gradient_in_memory(state, network, x0, t, eps.to(x0.device), y)  # 5: gradient of ||eps - eps_hat||^2
         grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
         state.step += 1
         lr = learning_rate(config, state.step)
@@ -151,46 +177,55 @@ def train(state: State, data: Images) -> Generator[Record, None, None]:
         yield Record(state.step, t, loss, grad_norm, lr)
 
 
-def gradient(state: State, network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """Leave the gradient of the mean loss in the parameters, averaged over the ranks; return `loss_simple`, (B,).
+def gradient(state: State, network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, y: Tensor) -> Tensor:
+    """Leave the gradient of the mean loss in the parameters, averaged over the ranks; return each image's loss, (B,).
 
     ``network`` is ``state.model``, or what `distributed.replicate` made of it. The batch goes through it in
-    ``state.accumulate`` equal pieces, whose gradients add up.
+    ``state.accumulate`` equal pieces, whose gradients add up. A network without classes does not see the labels ``y``.
     """
 
-    def eps_model(xt: Tensor, t: Tensor) -> Tensor:
-        t = t.to(xt.device, non_blocking=True)
+    def predict(xt: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        t, labels = t.to(xt.device, non_blocking=True), () if state.config.classes is None else (y,)
         if not state.fast:
-            return cast(Tensor, network(xt, t))
+            return cast(Tensor, network(xt, t, *labels))
         with torch.autocast(xt.device.type, torch.bfloat16):
-            return cast(Tensor, network(xt.to(memory_format=torch.channels_last), t)).float()
+            return cast(Tensor, network(xt, t, *labels)).float()
 
     network.train()
     state.optimizer.zero_grad()
     losses: list[Tensor] = []
-    for piece in zip(*(tensor.chunk(state.accumulate) for tensor in (x0, t, eps)), strict=True):
+    for x0_k, t_k, eps_k, y_k in zip(*(tensor.chunk(state.accumulate) for tensor in (x0, t, eps, y)), strict=True):
         last = len(losses) == state.accumulate - 1
         with nullcontext() if last else distributed.unsynchronised(network):
-            loss = loss_simple(state.config.schedule, eps_model, *piece)
+            loss = loss_of(state.config.schedule, partial(predict, y=y_k), x0_k, t_k, eps_k)
             torch.autograd.backward(loss.sum() / len(x0))
         losses.append(loss.detach())
     return torch.cat(losses)
 
 
-def gradient_in_memory(state: State, network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def loss_of(
+    schedule: Schedule | None, network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor, eps: Tensor
+) -> Tensor:
+    """`loss_simple` with a schedule, `flow.loss` at tau = t / T without; (B,)."""
+    if schedule is None:
+        return flow.loss(flow.velocity(network), x0, t / flow.T, eps)
+    return loss_simple(schedule, network, x0, t, eps)
+
+
+def gradient_in_memory(state: State, network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, y: Tensor) -> Tensor:
     """`gradient`; if the memory is too small for it, once, the same in twice as many pieces, now and from now on.
 
     Several ranks cannot do so: those that had memory enough would wait for ever. There the error is the end.
     """
     try:
-        return gradient(state, network, x0, t, eps)
+        return gradient(state, network, x0, t, eps, y)
     except torch.OutOfMemoryError:
         if state.halved or distributed.ranks() > 1 or len(x0) % (2 * state.accumulate):
             raise
     # Not inside of the except: the error holds on to the memory of the step that failed.
     state.accumulate, state.halved = 2 * state.accumulate, True
     torch.cuda.empty_cache()
-    return gradient(state, network, x0, t, eps)
+    return gradient(state, network, x0, t, eps, y)
 
 
 def stratified_t(T: int, batch: int, generator: torch.Generator) -> Tensor:

@@ -33,7 +33,7 @@ def test_the_gallery_is_large_and_every_bug_has_a_name_of_its_own():
 def test_more_than_24_bugs_were_met_outside_and_few_are_flips_of_a_sign():
     assert sum(bug.source not in (gallery.MADE, gallery.HOLE) for bug in bugs.BUGS) >= 24
     flips = [bug for bug in bugs.BUGS if bug.old.replace("+", "-") == bug.new.replace("+", "-")]
-    assert len(flips) <= 2
+    assert len(flips) <= 4
 
 
 def test_nothing_is_red_when_nothing_is_broken():
@@ -223,7 +223,7 @@ def test_a_guess_is_answered(suspect, answer):
 
 
 def test_a_guess_that_no_check_can_tell_from_the_secret_counts_as_found():
-    pair = bugs.find("Langevin runs uphill in energy"), bugs.find("Langevin with half the noise")
+    pair = bugs.find("DDIM seeded inside the loop"), bugs.find("one noise for all pixels")
     assert red_checks(pair[0]).keys() == red_checks(pair[1]).keys()
     assert bugs.guess(pair[0], pair[1].name).startswith("found, as far as the red checks can tell")
 
@@ -269,6 +269,12 @@ def test_source_is_that_of_the_function():
         ("sampling.sample", "        x = p_step(", "        z = (z / 2**0.5).erf() * 3**0.5\n        x = p_step("),
         ("sampling.ddim", "        x = (\n", "        z = (z / 2**0.5).erf() * 3**0.5\n        x = (\n"),
         ("sampling.ddim", "        x = (\n", "        z = z[:1].expand(shape)\n        x = (\n"),
+        ("sampling.langevin", "        x = x.", "        generator.manual_seed(0)\n        x = x."),
+        ("sampling.langevin", "        x = x.", "        z = z[..., :1].expand_as(z)\n        x = x."),
+        ("sampling.langevin", "        x = x.", "        z = z[:1].expand_as(z)\n        x = x."),
+        ("sampling.langevin", "        x = x.", "        z = (z / 2**0.5).erf() * 3**0.5\n        x = x."),
+        ("flow._start", "return torch.randn(", "return 1.2 * torch.randn("),
+        ("flow._start", "return torch.randn(", "return 12**0.5 * torch.rand("),
     ],
 )
 def test_further_patches_of_the_noise_are_caught(where, old, new):

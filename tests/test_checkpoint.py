@@ -1,9 +1,11 @@
 """Tests of ddpm_edu.checkpoint: exact resumption, files that stay whole, and files of others that are refused."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -12,10 +14,10 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from tiny_run import NETWORK, assert_same, config, everything, run
+from tiny_run import KINDS, NETWORK, assert_same, config, everything, run
 
 from ddpm_edu import checkpoint, schedules
-from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, shipped, tensor_hash
 from ddpm_edu.training import State
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -69,6 +71,22 @@ def test_saving_does_not_disturb_the_run_and_loading_gives_all_of_it(tmp_path):
     assert loaded.config.to_dict() == saved.config.to_dict()
     assert loaded.seconds == 1.5
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_of_each_kind_goes_on_bit_for_bit(tmp_path, kind):
+    """With dropout, flips and, where there are labels, with the draws of which to drop."""
+    straight = State(config(**KINDS[kind]))
+    want = run(straight, 4)
+    expected = everything(straight)
+    parts = State(config(**KINDS[kind]))
+    got = run(parts, 2)
+    save_checkpoint(tmp_path / "c.pt", parts)
+    torch.rand(3)
+    resumed = load_checkpoint(tmp_path / "c.pt")
+    got += run(resumed, 2)
+    assert_same(everything(resumed), expected)
+    assert all(map(torch.equal, got, want))
 
 
 class Evil:
@@ -152,6 +170,7 @@ def test_a_flipped_bit_is_noticed(good, tmp_path):
     ("change", "said"),
     [
         ({"format": "other/1"}, "other/1"),
+        ({"format": "ddpm_edu.checkpoint/2"}, "expected the format 'ddpm_edu.checkpoint/3'"),
         ({"device": "cuda"}, "it was made on cuda"),
         ({"config": {}}, "schedule"),
         ({"model": {}}, "Missing key"),
@@ -190,11 +209,53 @@ def test_weights_come_back_with_schedule_and_card(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+def test_weights_of_a_flow_have_no_schedule(tmp_path):
+    model = State(config(**KINDS["flow with labels"])).ema.model
+    save_weights(tmp_path / "w.safetensors", model, None, {})
+    back, schedule, _ = load_weights(tmp_path / "w.safetensors")
+    assert schedule is None and back.config["classes"] == 4
+    assert_same(back.state_dict(), model.state_dict())
+
+
+def test_tensors_that_were_changed_are_refused(good, tmp_path):
+    """The file is whole and has the right names and shapes: only the hash can tell."""
+    with safetensors.safe_open(good / "weights.safetensors", "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    before = tensor_hash(tensors)
+    assert metadata["sha256"] == before
+    tensors["stem.bias"][3] += 2**-20
+    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", metadata)
+    said = read_with(load_weights, tmp_path / "w.safetensors")
+    assert f"expected tensors of sha256 {before}, got {tensor_hash(tensors)}" in said
+    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", metadata | {"sha256": tensor_hash(tensors)})
+    load_weights(tmp_path / "w.safetensors")
+    del metadata["sha256"]
+    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", metadata)
+    assert "sha256" in read_with(load_weights, tmp_path / "w.safetensors")
+
+
+def test_the_hash_is_that_of_names_types_shapes_and_bytes():
+    a, b = torch.arange(6).reshape(2, 3), torch.tensor([1.5, -2.0])
+    by_hand = hashlib.sha256(b"a torch.int64 (2, 3)\n" + struct.pack("<6q", *range(6)))
+    by_hand.update(b"b torch.float32 (2,)\n" + struct.pack("<2f", 1.5, -2))
+    assert tensor_hash({"b": b, "a": a}) == by_hand.hexdigest()
+    image = torch.randn(2, 3, 4, 4)
+    assert tensor_hash({"x": image}) == tensor_hash({"x": image.to(memory_format=torch.channels_last)})
+    others = [{"a": a, "c": b}, {"a": a.T, "b": b}, {"a": a.reshape(3, 2), "b": b}, {"a": a.int(), "b": b}, {"a": a}]
+    assert len({tensor_hash(tensors) for tensors in [*others, {"a": a, "b": b}]}) == 6
+
+
+def test_shipped_weights_are_found_by_name_and_others_are_not():
+    assert shipped("digits").name == "digits.safetensors" and shipped("digits").is_file()
+    with pytest.raises(ValueError, match=r"weights: expected one of digits, .*digits-judge.*, got '\.\./digits'$"):
+        shipped("../digits")
+
+
 def test_the_weights_file_is_plain_safetensors_with_json_metadata(good):
     with safetensors.safe_open(good / "weights.safetensors", "np") as file:
         metadata = file.metadata()
         names = set(file.keys())
-    assert metadata["format"] == "ddpm_edu.weights/1"
+    assert metadata["format"] == "ddpm_edu.weights/2"
     assert json.loads(metadata["network"])["width"] == NETWORK["width"]
     assert json.loads(metadata["schedule"])["T"] == 20
     assert json.loads(metadata["card"]) == {"seed": 3}

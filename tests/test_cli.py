@@ -21,16 +21,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import ranks
+import safetensors
 import safetensors.torch
 import tiny_run
 import torch
 from PIL import Image
 
 from ddpm_edu import __main__ as cli
-from ddpm_edu import data, sampling, schedules, training
-from ddpm_edu.checkpoint import load_checkpoint, load_weights
+from ddpm_edu import data, flow, guidance, sampling, schedules, training
+from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_weights, shipped
+from ddpm_edu.classifier import accuracy, load_classifier, train_classifier
 from ddpm_edu.data import Images
-from ddpm_edu.evaluate import bound, on_levels
+from ddpm_edu.evaluate import bound, judge, on_levels
 from ddpm_edu.sampling import Step
 from ddpm_edu.unet import UNet
 
@@ -121,8 +123,9 @@ def test_train_writes_checkpoint_ema_weights_and_log(command, tmp_path):
     lines = log_of(out)
     assert [line["step"] for line in lines] == [3]
     assert card["loss"] == lines[0]["loss"] and 0 < card["seconds"] < 60
-    wanted = {"data": "digits", "seed": 5, "steps": 3, "batch": 8, "images_seen": 24, "device": "cpu", "lr": 0.004}
-    assert wanted.items() <= card.items() and card["torch"] == torch.__version__
+    wanted = {"data": "digits", "seed": 5, "steps": 3, "batch": 8, "images_seen": 24, "device": "cpu", "lr": 0.015}
+    wanted |= {"threads": threads, "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__}
+    assert wanted.items() <= card.items()
 
     assert "after step 3 of 3" in printed and all(str(out / name) in printed for name in FILES)
     assert "To go on" not in printed
@@ -357,6 +360,24 @@ def test_a_run_killed_at_twenty_random_moments_is_the_run_that_was_not(command, 
     assert without_times(out) == without_times(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("name", ["digits-conditional", "digits-flow"])
+def test_labels_and_flows_are_trained_resumed_and_sampled(command, tmp_path, name):
+    flags = ["--preset", name, "--batch", 4, "--out"]
+    assert command("train", "--steps", 3, *flags, tmp_path / "straight")[0] == 0
+    assert command("train", "--steps", 3, "--time-budget", 1e-9, *flags, tmp_path / "parts")[0] == 0
+    status, printed, _ = command("train", "--out", tmp_path / "parts", "--resume")
+    assert status == 0 and f"T = {1000 if 'flow' in name else 200}" in printed
+    straight, parts = (load_checkpoint(tmp_path / folder / "checkpoint.pt") for folder in ("straight", "parts"))
+    assert straight.step == parts.step == 3 and straight.config.preset == name
+    assert all(map(torch.equal, straight.model.state_dict().values(), parts.model.state_dict().values()))
+    model, schedule, card = load_weights(tmp_path / "parts" / "weights.safetensors")
+    assert (schedule is None) == ("flow" in name) and card["label_drop"] == (0 if "flow" in name else 0.15)
+    assert card["parameters"] == sum(p.numel() for p in model.parameters())
+    follow_up = shlex.split(next(line for line in printed.splitlines() if line.startswith("To see images:")))
+    assert "--steps" not in follow_up
+    assert command(*follow_up[6:], "--n", 1, "--steps", 2)[0] == 0
+
+
 def test_a_schedule_file_replaces_that_of_the_preset(command, tmp_path):
     s = schedules.linear(30, 0.01, 0.2)
     (tmp_path / "s.json").write_text(schedules.to_json(s))
@@ -386,13 +407,20 @@ def test_presets_are_complete_and_fit_their_data(name):
     config = cli.preset(name)
     raw = json.loads((resources.files("ddpm_edu") / "presets" / f"{name}.json").read_text(encoding="utf-8"))
     training_fields = ["steps", "batch", "lr", "warmup", "lr_decay", "clip", "ema_decay", "flip"]
+    if config.classes is not None:
+        training_fields.append("label_drop")
     assert list(raw) == ["data", "network", "schedule", *training_fields]
     assert [getattr(config, field) for field in training_fields] == [raw[field] for field in training_fields]
-    family = getattr(schedules, raw["schedule"]["family"])
-    assert torch.equal(config.schedule.beta, family(raw["schedule"]["T"]).beta)
+    if raw["schedule"] is None:
+        assert config.schedule is None and config.T == 1000
+    else:
+        family = getattr(schedules, raw["schedule"]["family"])
+        assert torch.equal(config.schedule.beta, family(raw["schedule"]["T"]).beta)
+        assert raw["schedule"]["T"] == config.T
     assert (config.preset, config.data, config.seed) == (name, raw["data"], 0)
     shape = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}[config.data]
-    assert UNet(**config.network)(torch.zeros(1, *shape), torch.tensor([1])).shape == (1, *shape)
+    label = [] if config.classes is None else [torch.tensor([10])]  # of ten classes, "no label" being the eleventh
+    assert UNet(**config.network)(torch.zeros(1, *shape), torch.tensor([1]), *label).shape == (1, *shape)
     assert config.flip == (config.data == "cifar10"), "a mirrored 2 is no digit"
 
 
@@ -423,10 +451,11 @@ def test_preset_names_are_the_files():
         (["--time-budget", "soon"], "argument --time-budget: expected a number of seconds > 0, got 'soon'"),
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist' (choose from "),
         (["--preset", "huge"], "argument --preset: expected one of cifar10-h100, cifar10-laptop, cifar10-paper, "),
-        (["--preset", "../digits"], "cifar10-small, digits, got '../digits'"),
+        (["--preset", "../digits"], "digits, digits-conditional, digits-flow, digits-long, got '../digits'"),
         (["--preset", "digits", "--data", "cifar10"], "argument --data: preset digits trains on digits, got cifar10"),
         (["--step", "3"], "unrecognized arguments"),
         (["--resume"], "checkpoint.pt: expected a checkpoint, found no such file"),
+        (["--preset", "digits-flow", "--schedule", "s.json"], "--schedule: preset digits-flow trains flow matching, "),
     ],
 )
 def test_wrong_flags_are_refused_before_anything_is_written(refused, tmp_path, flags, said):
@@ -660,6 +689,91 @@ def test_chain_shows_four_images_and_the_times_that_ddim_visits(command, trained
     assert all(step.x0_hat.abs().max() <= 1 for step in seen), "x0_hat of this untrained net is large unless clipped"
 
 
+def small(path: Path, kind: str) -> Path:
+    """Weights of an untrained network for digits, none of them 0, so that t and label count."""
+    torch.manual_seed(1)
+    network = {
+        **tiny_run.NETWORK,
+        "image_size": 8,
+        "attention_at": [],
+        "classes": 11 if "labels" in kind else None,
+        "dropout": 0.0,
+    }
+    model = UNet(**network)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    save_weights(path, model, None if "flow" in kind else schedules.cosine(6), {"data": "digits"})
+    return path
+
+
+@pytest.mark.parametrize("scale", [None, 2.5])
+def test_sample_draws_the_classes_in_turn(command, tmp_path, scale):
+    weights = small(tmp_path / "w", "labels")
+    flags = [] if scale is None else ["--guidance", scale]
+    assert command("sample", "--weights", weights, "--n", 12, *flags, "--out", tmp_path / "g.png")[0] == 0
+    model, s, _ = load_weights(weights)
+    y = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
+    want = {}
+    for w in (1.0, 2.5):
+        guided = guidance.classifier_free(model, y, w, 10)
+        g = torch.Generator().manual_seed(0)
+        want[w] = final(sampling.sample(s, guided, (12, 1, 8, 8), generator=g, clip_x0=True))
+    got = (
+        picture(tmp_path / "g.png").reshape(3, 68, 4, 68).transpose(0, 2, 1, 3)[:, :, 2:-2:8, 2:-2:8].reshape(12, 8, 8)
+    )
+    assert np.array_equal(got, want[scale or 1.0][:, 0]) and not np.array_equal(want[1.0], want[2.5])
+
+
+@pytest.mark.parametrize("steps", [None, 4])
+def test_sample_solves_a_flow_with_heuns_method(command, tmp_path, steps):
+    weights, flags = small(tmp_path / "w", "flow"), [] if steps is None else ["--steps", steps]
+    status, printed, _ = command(
+        "sample", "--weights", weights, "--n", 1, "--seed", 2, *flags, "--out", tmp_path / "g.png"
+    )
+    assert status == 0 and f"1 image in {steps or 25} steps (Heun)" in printed
+    model, g = load_weights(weights)[0], torch.Generator().manual_seed(2)
+    want = final(flow.heun(flow.velocity(model), (1, 1, 8, 8), steps=steps or 25, generator=g))
+    assert np.array_equal(picture(tmp_path / "g.png")[2:-2:8, 2:-2:8], want[0, 0])
+
+
+def test_a_chain_of_a_flow_shows_a_thousand_tau(command, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "strip", lambda frames, original=cli.strip: seen.extend(frames) or original(frames))
+    flags = ["--weights", small(tmp_path / "w", "flow with labels"), "--chain", "--n", 2, "--steps", 4]
+    assert command("sample", *flags, "--out", tmp_path / "c.png")[0] == 0
+    assert [step.t for step in seen] == [1000, 750, 500, 250, 0]
+
+
+def test_weights_that_come_with_the_course_are_known_by_name(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits").write_text("a file of this name does not hide them")
+    flags = ["--n", 3, "--steps", 2, "--out"]
+    assert command("sample", "--weights", "digits", *flags, "a.png")[0] == 0
+    assert command("sample", "--weights", shipped("digits"), *flags, "b.png")[0] == 0
+    assert np.array_equal(picture(Path("a.png")), picture(Path("b.png")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "said"),
+    [
+        ("diffusion", ["--guidance", "2"], "argument --guidance: expected weights with classes, got w without"),
+        ("flow", ["--guidance", "2"], "argument --guidance: expected weights with classes, got w without"),
+        ("labels", ["--guidance", "inf"], "argument --guidance: expected a number, got 'inf'"),
+        ("labels", ["--guidance", "strong"], "argument --guidance: expected a number, got 'strong'"),
+        ("labels", ["--steps", "7"], "argument --steps: expected at most the 6 steps of w, got 7"),
+        ("flow", ["--steps", "1001"], "argument --steps: expected at most the 1000 steps of w, got 1001"),
+        ("flow", ["--weights", "digits-judge"], "digits-judge.safetensors: not a whole weights file of this package"),
+    ],
+)
+@pytest.mark.parametrize("name", ["sample", "judge"])
+def test_flags_that_do_not_fit_the_weights_are_refused(refused, tmp_path, monkeypatch, name, kind, flags, said):
+    monkeypatch.chdir(tmp_path)
+    small(Path("w"), kind)
+    assert said in refused(name, "--weights", "w", *flags, *(["--out", "g.png"] if name == "sample" else []))
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
 def test_strip_clips_colours_for_display():
     x = torch.tensor([-3.0, 0.0, 3.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
     figure = cli.strip([Step(9, x, -x)])
@@ -751,6 +865,100 @@ def test_evaluate_refuses_images_of_another_shape(refused, trained, monkeypatch)
     assert "argument --data: " in error and "is for images (1, 8, 8), got cifar10 (3, 32, 32)" in error
 
 
+def test_evaluate_tells_a_network_with_classes_no_label(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "EVALUATION_DRAWS", 2)
+    weights = small(tmp_path / "w", "labels")
+    status, printed, _ = command("evaluate", "--weights", weights, "--data", "digits", "--n", 5)
+    model, s, _ = load_weights(weights)
+    x0, totals = on_levels(data.digits("test").images[:5], 17), []
+    for label in (10, 0):
+        totals.append(
+            bound(
+                s, lambda xt, t, label=label: model(xt, t, 0 * t + label), x0,
+                generator=torch.Generator().manual_seed(0), draws=2, bins=17, clip_x0=True,
+            ).total
+        )  # fmt: skip
+    assert status == 0 and printed.startswith(f"{totals[0]:.3f} +-") and f"{totals[0]:.3f}" != f"{totals[1]:.3f}"
+
+
+def test_evaluate_has_no_bound_of_a_flow(refused, tmp_path):
+    weights = small(tmp_path / "w", "flow")
+    said = f"argument --weights: {weights} is a flow, whose bound in bits/dim is not known here"
+    assert refused("evaluate", "--weights", weights, "--data", "digits").endswith(said)
+
+
+# --- judge, classifier ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["labels", "flow", "diffusion"])
+def test_judge_prints_and_writes_what_the_judge_finds(command, tmp_path, kind):
+    weights, report = small(tmp_path / "w", kind), tmp_path / "new" / "j.json"
+    flags = ["--guidance", 1.5] if kind == "labels" else []
+    status, printed, _ = command(
+        "judge", "--weights", weights, "--n", 360, "--steps", 3, "--seed", 4, *flags, "--json", report
+    )
+    assert status == 0
+    model, s, _ = load_weights(weights)
+    g, shape, y = torch.Generator().manual_seed(4), (360, 1, 8, 8), None
+    if kind == "labels":
+        y = torch.arange(360) % 10
+        model = guidance.classifier_free(model, y, 1.5, 10)
+    if kind == "flow":
+        chain = flow.heun(flow.velocity(model), shape, steps=3, generator=g)
+    else:
+        chain = sampling.ddim(s, model, shape, steps=3, generator=g, clip_x0=True)
+    classifier = load_classifier(shipped("digits-judge"))
+    want = judge(list(chain)[-1].x, classifier, data.digits("train"), data.digits("test"), y)
+    got = json.loads(report.read_text(encoding="utf-8"))
+    settings = {"steps": 3, "seed": 4, "guidance": 1.5 if kind == "labels" else 1.0}
+    assert got == settings | vars(want) | {"histogram": list(want.histogram)}
+    for number in (f"{want.confident:.3f}", f"{want.frechet:.2f}", f"{want.nearer_to_train:.3f}", "360 samples"):
+        assert number in printed
+    assert ("of the class asked for" in printed) == (kind == "labels")
+
+
+def test_judge_refuses_fewer_samples_than_test_images_and_weights_of_other_data(refused, tmp_path):
+    weights = small(tmp_path / "w", "diffusion")
+    said = refused("judge", "--weights", weights, "--n", 358)
+    assert "argument --n: expected at least 359 samples, got 358" in said
+    model, s, _ = load_weights(weights)
+    for card, said in (({"data": "mnist"}, "'mnist'"), ({}, "''")):
+        save_weights(weights, model, s, card)
+        assert f"data: expected one of digits, cifar10, got {said}" in refused("judge", "--weights", weights)
+
+
+def test_classifier_writes_what_training_gives(command, tmp_path, monkeypatch):
+    out, threads = tmp_path / "new" / "c.safetensors", torch.get_num_threads()
+    short = {"epochs": 2}
+    monkeypatch.setattr(cli, "train_classifier", lambda *args: train_classifier(*args, **short))
+    status, printed, _ = command("classifier", "--data", "digits", "--seed", 7, "--threads", threads, "--out", out)
+    want, loss = train_classifier(data.digits("train"), 7, **short)
+    got, x = load_classifier(out), data.to_float(data.digits("test").images)
+    assert status == 0 and torch.equal(got(x), want(x))
+    share = accuracy(want, data.digits("test"))
+    assert f"Wrote {out}: right for {share:.4f} of the 359 test images." in printed
+    with safetensors.safe_open(out, "pt") as file:
+        card = json.loads(file.metadata()["card"])
+    wanted = {"data": "digits", "seed": 7, "loss": loss, "accuracy": share, "parameters": 22_562, "threads": threads}
+    wanted |= {"steps": 40 * 22, "batch": 64, "device": "cpu", "torch": torch.__version__}
+    assert wanted.items() <= card.items() and card["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "cifar10"], "argument --data: invalid choice: 'cifar10'"),
+        (["--out", "file/c.safetensors"], "argument --out: expected a folder to write in, got file"),
+        (["--seed", "-1"], "argument --seed: expected a whole number >= 0, got '-1'"),
+    ],
+)
+def test_classifier_refuses_bad_input(refused, tmp_path, monkeypatch, flags, said):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("here first")
+    assert said in refused("classifier", "--data", "digits", "--out", "c.safetensors", *flags)
+    assert contents(tmp_path) == {"file": b"here first"}
+
+
 def test_data_downloads_and_says_where_it_is(command, refused, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(data, "download_cifar10", lambda folder=None: asked.append(folder) or tmp_path / "there")
@@ -771,7 +979,7 @@ def test_data_downloads_and_says_where_it_is(command, refused, tmp_path, monkeyp
 # --- help and the whole way -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "data"])
+@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "judge", "classifier", "data"])
 def test_help_shows_an_example_that_works(command, name):
     status, printed, _ = command(name, "--help")
     assert status == 0

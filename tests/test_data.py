@@ -202,7 +202,7 @@ def test_check_images_names_what_is_wrong(x, channels, message):
 def labelled_bytes(n=10):
     """n different images (2, 3, 4) whose bytes are all different within an image."""
     u8 = (torch.arange(n)[:, None] * 25 + torch.arange(24)[None]).to(torch.uint8)
-    return data.Images(u8.reshape(n, 2, 3, 4), torch.zeros(n, dtype=torch.int64), "test", ("any",))
+    return data.Images(u8.reshape(n, 2, 3, 4), torch.arange(n) + 100, "test", ("any",))  # each its own label
 
 
 def which(batch, images):
@@ -217,7 +217,9 @@ def which(batch, images):
 def test_batches_are_drawn_uniformly_and_half_of_them_mirrored():
     images = labelled_bytes()
     stream = data.batches(images, 400, generator(), flip=True)
-    drawn = [which(next(stream), images.images) for _ in range(20)]
+    batches = [next(stream) for _ in range(20)]
+    drawn = [which(x, images.images) for x, _ in batches]
+    assert [[i + 100 for i, _ in batch] for batch in drawn] == [labels.tolist() for _, labels in batches]
     for batch in drawn:  # per image, not per batch: 5.5 standard errors of a fair coin
         assert abs(sum(mirrored for _, mirrored in batch) - 200) < 55
     every = list(itertools.chain(*drawn))
@@ -231,7 +233,7 @@ def test_batches_are_drawn_uniformly_and_half_of_them_mirrored():
 
 def test_batches_without_flip_mirror_nothing():
     images = labelled_bytes()
-    batch = next(data.batches(images, 300, generator()))
+    batch, _ = next(data.batches(images, 300, generator()))
     assert batch.shape == (300, 2, 3, 4) and batch.dtype == torch.float32
     assert {mirrored for _, mirrored in which(batch, images.images)} == {False}
 
@@ -247,15 +249,16 @@ def test_batches_resume_from_the_generators_state_alone(flip):
     before, other = torch.get_rng_state(), torch.Generator()
     other.set_state(state)
     again = data.batches(images, 6, other, flip=flip)
-    assert all(torch.equal(next(again), x) for x in want)
+    assert all(torch.equal(x, y) for pair in want for x, y in zip(next(again), pair, strict=True))
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0][0], first[1][0])
 
 
 def test_batches_arrive_on_the_device():
     stream = data.batches(labelled_bytes(), 5, generator(), device="meta", flip=True)
-    batch = next(stream)
-    assert batch.device.type == "meta" and batch.shape == (5, 2, 3, 4)
+    batch, labels = next(stream)
+    assert batch.device.type == labels.device.type == "meta"
+    assert batch.shape == (5, 2, 3, 4) and labels.shape == (5,)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -265,8 +268,9 @@ def test_the_parts_of_a_batch_make_up_the_batch(flip):
         for part in (slice(None), slice(0, 2), slice(2, 4), slice(4, 6))
     ]
     for _ in range(3):
-        whole, *parts = (next(stream) for stream in streams)
-        assert torch.equal(torch.cat(parts), whole)
+        (whole, all_labels), *parts = (next(stream) for stream in streams)
+        assert torch.equal(torch.cat([x for x, _ in parts]), whole)
+        assert torch.equal(torch.cat([labels for _, labels in parts]), all_labels)
 
 
 def test_batches_refuse_an_empty_batch():

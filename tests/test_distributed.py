@@ -133,9 +133,10 @@ def test_half_of_a_batch_has_another_gradient():
         pass
     g = torch.Generator().manual_seed(0)
     x0, t, eps = torch.rand(8, 1, 4, 4, generator=g), torch.arange(1, 9), torch.randn(8, 1, 4, 4, generator=g)
-    gradient(state, state.model, x0, t, eps)
+    y = torch.zeros(8, dtype=torch.int64)
+    gradient(state, state.model, x0, t, eps, y)
     whole = vector(state.model)
-    gradient(state, state.model, x0[:4], t[:4], eps[:4])
+    gradient(state, state.model, x0[:4], t[:4], eps[:4], y[:4])
     assert relative(vector(state.model), whole) > 0.1
 
 

@@ -1,4 +1,4 @@
-"""Tests of ddpm_edu.evaluate: the bound against sums and integrals worked out here, for one-pixel images."""
+"""Tests of ddpm_edu.evaluate: the bound against integrals for one-pixel images, the judge and its parts by hand."""
 
 import math
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ddpm_edu import gaussian, schedules
-from ddpm_edu.data import load, to_float
-from ddpm_edu.evaluate import GREY_LEVELS, bound, on_levels
+from ddpm_edu.data import Images, load, to_float
+from ddpm_edu.evaluate import GREY_LEVELS, bound, frechet, judge, nearest, on_levels
 
 BETA = [0.02, 0.1, 0.3, 0.6, 0.9]  # large steps: a slip in t or in a variance moves every term
 SLOPE, OFFSET = [0.3, 0.5, 0.9, 0.8, 1.0], [0.1, -0.2, 0.05, 0.3, -0.1]  # eps_hat = SLOPE_t x_t + OFFSET_t
@@ -238,3 +238,168 @@ def test_bad_variances_batches_and_images_are_refused():
         call(3 * x0)
     with pytest.raises(ValueError, match="x: expected float images"):
         call((127 * x0).to(torch.uint8))
+
+
+# --- Fréchet distance -------------------------------------------------------------------------------------------------
+
+
+def with_moments(n: int, mean: np.ndarray, cov: np.ndarray, seed: int) -> torch.Tensor:
+    """(n, d) whose sample mean and (unbiased) sample covariance are exactly these."""
+    z = np.random.RandomState(seed).normal(size=(n, len(mean)))
+    z -= z.mean(0)
+    white = z @ np.linalg.inv(np.linalg.cholesky(np.cov(z.T))).T
+    return torch.from_numpy(white @ np.linalg.cholesky(cov).T + mean)
+
+
+def test_frechet_of_axis_aligned_gaussians_is_a_sum_over_the_axes():
+    """W2^2 of N(m, s^2) and N(n, r^2) is (m - n)^2 + (s - r)^2 on a line, and axes add."""
+    a = with_moments(50, np.array([1.0, -2, 0]), np.diag([4.0, 1, 9]), 0)
+    b = with_moments(80, np.array([0.0, 1, 0]), np.diag([1.0, 0.25, 16]), 1)
+    assert frechet(a, b) == pytest.approx((1 + 9 + 0) + (1 + 0.25 + 1), rel=1e-10)
+    assert frechet(a.float(), b.float()) == pytest.approx(12.25, rel=1e-5)
+    assert frechet(a[:, :1], b[:, :1]) == pytest.approx(1 + 1, rel=1e-10)
+
+
+def test_frechet_of_turned_gaussians_by_another_square_root():
+    """tr (A B)^(1/2) from the eigenvalues of A B itself, and in the plane from its trace and determinant."""
+    rng = np.random.RandomState(2)
+    for d in (2, 5):
+        A, B = (m @ m.T + 0.1 * np.eye(d) for m in rng.normal(size=(2, d, d)))
+        mean_a, mean_b = rng.normal(size=(2, d))
+        roots = np.sqrt(np.linalg.eigvals(A @ B).real).sum()
+        if d == 2:
+            assert roots == pytest.approx(math.sqrt(np.trace(A @ B) + 2 * math.sqrt(np.linalg.det(A @ B))), rel=1e-10)
+        want = ((mean_a - mean_b) ** 2).sum() + np.trace(A) + np.trace(B) - 2 * roots
+        a, b = with_moments(40, mean_a, A, 3), with_moments(60, mean_b, B, 4)
+        assert frechet(a, b) == pytest.approx(want, rel=1e-9)
+        assert frechet(b, a) == pytest.approx(want, rel=1e-9)
+        apart = np.trace(A) + np.trace(B) - 2 * np.trace(np.linalg.cholesky(A) @ np.linalg.cholesky(B).T)
+        assert abs(apart + ((mean_a - mean_b) ** 2).sum() - want) > 0.1, "A and B do not commute: the test has power"
+
+
+def test_frechet_of_a_cloud_with_itself_is_0_and_dead_features_do_no_harm():
+    a = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).double()
+    a[:, 2], a[:, 3] = 0.0, 2 * a[:, 0]
+    assert frechet(a, a) == pytest.approx(0, abs=1e-7)  # half of the digits: the root of a zero eigenvalue
+    assert frechet(a, a + torch.tensor([0, 0, 3.0, 0])) == pytest.approx(9, rel=1e-7)
+    few, many = (torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (20, 20_000))
+    other = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(1))
+    assert frechet(few, other) > 100 * frechet(many, other) > 0, "few rows make it larger, as the docstring says"
+
+
+@pytest.mark.parametrize("shapes", [((5, 3), (5, 4)), ((1, 3), (5, 3)), ((5, 3), (0, 3)), ((5,), (5,))])
+def test_frechet_refuses_what_has_no_covariance(shapes):
+    with pytest.raises(ValueError, match="a, b: expected features"):
+        frechet(*map(torch.zeros, shapes))
+
+
+# --- nearest neighbours -----------------------------------------------------------------------------------------------
+
+
+def test_nearest_by_two_loops():
+    g = torch.Generator().manual_seed(0)
+    x, reference = torch.randn(7, 1, 2, 3, generator=g), torch.randn(11, 1, 2, 3, generator=g)
+    distances, indices = nearest(x, reference)
+    assert distances.shape == indices.shape == (7,) and distances.dtype == torch.float64
+    for i in range(7):
+        by_hand = [math.dist(x[i].flatten().tolist(), row.flatten().tolist()) for row in reference]
+        assert indices[i] == int(np.argmin(by_hand))
+        assert distances[i].item() == pytest.approx(min(by_hand), rel=1e-12)
+
+
+def test_a_copy_is_at_distance_0_however_large_the_numbers():
+    x = 1e4 + torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    x = x.double()
+    distances, indices = nearest(x[:30], x)
+    assert (distances == 0).all() and indices.tolist() == list(range(30))
+    distances, _ = nearest(x[:30] + 2**-17, x)  # 8 times as far, in 64 dimensions
+    assert torch.allclose(distances, torch.tensor(2**-14, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+def test_nearest_refuses_other_shapes_and_nothing_to_compare_with():
+    for reference in (torch.zeros(3, 1, 2, 4), torch.zeros(0, 1, 2, 3)):
+        with pytest.raises(ValueError, match=r"reference: expected \(m, 1, 2, 3\), got"):
+            nearest(torch.zeros(2, 1, 2, 3), reference)
+
+
+# --- the judge --------------------------------------------------------------------------------------------------------
+
+
+class Ruler(torch.nn.Module):
+    """A classifier that can be worked out by hand: the features are the first two pixels, the logits three of them."""
+
+    def features(self, x):
+        return x.flatten(1)[:, :2]
+
+    def forward(self, x):
+        f = self.features(x)
+        return torch.stack([4 * f[:, 0], 4 * f[:, 1], torch.zeros(len(f))], 1)
+
+
+def some_images(n: int, seed: int, size: int = 2) -> Images:
+    rng = np.random.RandomState(seed)
+    u8 = torch.from_numpy(rng.randint(0, 256, (n, 1, size, size)).astype(np.uint8))
+    return Images(u8, torch.from_numpy(rng.randint(0, 3, n)), "random", ("a", "b", "c"))
+
+
+def test_the_judge_by_hand():
+    train, test = some_images(60, 0), some_images(20, 1)
+    g = torch.Generator().manual_seed(2)
+    x, y = 2.4 * torch.rand(50, 1, 2, 2, generator=g) - 1.2, torch.randint(3, (50,), generator=g)
+    got = judge(x, Ruler(), train, test, y, seed=5)
+
+    def as_seen(u8):
+        return u8.reshape(len(u8), 4).astype(np.float64) / 127.5 - 1
+
+    samples = as_seen(np.rint((np.clip(x.numpy().astype(np.float64), -1, 1) + 1) * 127.5))
+    real, held_out = as_seen(train.images.numpy()), as_seen(test.images.numpy())
+
+    def probabilities(rows):
+        e = np.exp(np.stack([4 * rows[:, 0], 4 * rows[:, 1], 0 * rows[:, 0]], 1))
+        return e / e.sum(1, keepdims=True)
+
+    p, p_test = probabilities(samples), probabilities(held_out)
+    assert got.n == 50
+    assert got.confident == pytest.approx((p.max(1) > 0.8).mean()) and 0.2 < got.confident < 0.8
+    assert got.confident_test == pytest.approx((p_test.max(1) > 0.8).mean())
+    assert got.accuracy_test == pytest.approx((p_test.argmax(1) == test.labels.numpy()).mean())
+    assert got.histogram == tuple(int((p.argmax(1) == k).sum()) for k in range(3)) and sum(got.histogram) == 50
+    assert got.hit == pytest.approx((p.argmax(1) == y.numpy()).mean())
+
+    rng, rng_real = np.random.RandomState(5), np.random.RandomState(5)
+    distances, distances_real, near = [], [], []
+    for _ in range(20):
+        some, some_real = samples[rng.permutation(50)[:20]], real[rng_real.permutation(60)[:20]]
+        distances.append(frechet(*(torch.from_numpy(rows[:, :2]) for rows in (some, held_out))))
+        distances_real.append(frechet(*(torch.from_numpy(rows[:, :2]) for rows in (some_real, held_out))))
+        to_train, to_test = (
+            np.sqrt(((samples[:, None] - rows[None]) ** 2).sum(2)).min(1) for rows in (some_real, held_out)
+        )
+        near.append((to_train < to_test).mean())
+    assert got.frechet == pytest.approx(np.median(distances), rel=1e-4)
+    assert got.frechet_test == pytest.approx(np.median(distances_real), rel=1e-4)
+    assert got.nearer_to_train == pytest.approx(np.mean(near))
+    assert judge(x, Ruler(), train, test).hit is None
+    fewer = judge(x[:30], Ruler(), train, test, seed=5)
+    assert fewer.frechet_test == got.frechet_test, "what real images reach does not depend on the samples"
+
+
+def test_the_judge_sees_what_is_wrong():
+    """Copies of the training set, one class only, and grey: each shows in the number that is meant to show it."""
+    train, test = some_images(400, 0, size=4), some_images(200, 1, size=4)
+    fair = judge(to_float(some_images(400, 2, size=4).images), Ruler(), train, test)
+    assert abs(fair.nearer_to_train - 0.5) < 4 * math.sqrt(0.25 / 400) < 0.11
+    copies = judge(to_float(train.images), Ruler(), train, test)
+    assert abs(copies.nearer_to_train - 0.75) < 4 * math.sqrt(0.25 / 400), "1/2 + 200 / (2 * 400), as documented"
+    assert copies.frechet == pytest.approx(copies.frechet_test, rel=0.5)
+    one = judge(to_float(train.images[:1]).repeat(200, 1, 1, 1), Ruler(), train, test)
+    assert sorted(one.histogram) == [0, 0, 200] and one.frechet > 3 * one.frechet_test
+    grey = judge(torch.zeros(200, 1, 4, 4), Ruler(), train, test)
+    assert grey.confident == 0 < fair.confident
+
+
+def test_the_judge_wants_as_many_samples_as_test_images():
+    with pytest.raises(ValueError, match="x: expected at least 20 samples, as many as test images, got 19"):
+        judge(torch.zeros(19, 1, 2, 2), Ruler(), some_images(60, 0), some_images(20, 1))
+    with pytest.raises(ValueError, match="train: expected at least 20 images, as many as test images, got 19"):
+        judge(torch.zeros(20, 1, 2, 2), Ruler(), some_images(19, 0), some_images(20, 1))

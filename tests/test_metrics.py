@@ -43,6 +43,12 @@ def test_a_line_gives_the_mean_loss_by_tenths_of_the_chain_and_what_it_cost():
     assert json.loads(json.dumps(line)) == line
 
 
+def test_the_times_of_a_flow_fall_into_bins_of_a_hundred():
+    made = State(config(schedule=None))
+    found = [Record(1, torch.tensor([1, 100, 101, 1000]), torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.tensor(1.0), 0.1)]
+    assert metrics.log_line(made, found, 1.0)["loss_by_t"] == [2.0, 5.0, *[None] * 7, 7.0]
+
+
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_is_an_error(wrong):
     bad = Record(3, torch.tensor([1]), torch.tensor([wrong]), torch.tensor(1.0), 0.1)
@@ -89,6 +95,10 @@ def test_flops_are_those_of_the_layers_three_times():
     small = {**NETWORK, "image_size": 16, "attention_at": [], "width": 32}
     ratio = metrics.flops_per_image(small) / (3 * by_hand(small))
     assert 0.99 < ratio < 1.03, "the first layer needs no gradient of its input, attention comes on top"
+
+
+def test_a_label_costs_nothing():
+    assert metrics.flops_per_image(NETWORK | {"classes": 11}) == metrics.flops_per_image(NETWORK) > 0
 
 
 def test_the_papers_network_costs_37_gflop_an_image():

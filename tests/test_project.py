@@ -21,7 +21,7 @@ MODULES = {
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch"}
 
-MATHS = {"schedules", "gaussian", "exact", "elbo", "sampling"}
+MATHS = {"schedules", "gaussian", "exact", "elbo", "sampling", "guidance", "flow"}
 # module -> our modules that it may import, besides what those may import
 ARROWS = {
     "schedules": set(),
@@ -29,19 +29,22 @@ ARROWS = {
     "exact": {"gaussian"},
     "elbo": {"gaussian"},
     "sampling": {"gaussian"},
+    "guidance": {"sampling"},
+    "flow": set(),
     "mlp": {"unet"},
     "unet": set(),
     "distributed": set(),
-    "training": {"data", "distributed", "elbo", "unet"},
+    "training": {"data", "distributed", "elbo", "flow", "unet"},
     "checkpoint": {"training"},
+    "classifier": {"checkpoint", "data"},
     "metrics": {"training"},
     "data": set(),
-    "evaluate": {"data", "elbo", "sampling"},
+    "evaluate": {"classifier", "data", "elbo", "sampling"},
     "plotting": set(),
     "widgets": {"plotting", *MATHS},
     "exercises": MATHS,
     "checks": {"exercises"},
-    "bugs": {"checks", "evaluate", "exact", "mlp", "training"},
+    "bugs": {"checks", "evaluate", "exact", "guidance", "mlp", "training"},
 }
 EVERYTHING = {"__init__": set(), "__main__": set(ARROWS)}
 

@@ -408,3 +408,202 @@ def test_the_clip_changes_nothing_where_nothing_is_out_of_range(run, extra):
     )
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a.x, b.x, rtol=0, atol=0)
+
+
+# -- a given start -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run, extra", RUNS)
+def test_a_run_from_the_start_of_another_with_its_seed_is_that_run(run, extra):
+    """xT stands for the first draw and for nothing else: the noise of the steps stays what it was."""
+
+    def steps(**start):
+        args = (SHORT, lambda x, t: 0.3 * x, (4, 2))
+        return list(getattr(sampling, run)(*args, generator=generator(), dtype=torch.float64, **extra, **start))
+
+    free = steps()
+    again, other = steps(xT=free[0].x), steps(xT=free[0].x + 1)
+    assert all(torch.equal(a.x, b.x) for a, b in zip(free, again, strict=True))
+    assert torch.equal(other[0].x, free[0].x + 1) and not torch.equal(other[-1].x, free[-1].x)
+
+
+@pytest.mark.parametrize("run, extra", RUNS)
+def test_a_given_start_is_cast_and_left_alone(run, extra):
+    start = randn(4, 2).requires_grad_()
+    copy = start.detach().clone()
+    steps = list(getattr(sampling, run)(SHORT, lambda x, t: x, (4, 2), generator=generator(), xT=start, **extra))
+    assert steps[0].x.dtype == torch.float32 and torch.equal(steps[0].x, copy.float())
+    assert torch.equal(start, copy) and not any(step.x.requires_grad for step in steps)
+
+
+@pytest.mark.parametrize("run, extra", RUNS)
+@pytest.mark.parametrize(
+    "bad, got", [(torch.zeros(4, 1), r"torch.float32 of shape \(4, 1\)"), (torch.zeros(4, 2).long(), "torch.int64")]
+)
+def test_a_bad_start(run, extra, bad, got):
+    with pytest.raises(ValueError, match=rf"xT: expected floating-point data of shape \(4, 2\), got {got}"):
+        next(getattr(sampling, run)(SHORT, lambda x, t: x, (4, 2), generator=generator(), xT=bad, **extra))
+
+
+# -- the best variance -------------------------------------------------------------------------------------------------
+
+
+def eps_mse_of_normal_data(s, var0):
+    """E(eps - E[eps | x_t])^2 for data of variance var0: 1 - (1 - alpha_bar) / v, the normal rule, over one bar."""
+    return s.alpha_bar * var0 / (s.alpha_bar * var0 + 1 - s.alpha_bar)
+
+
+@pytest.mark.parametrize("var0", [1e-6, 0.25, 1.0, 4.0])
+def test_the_best_variance_of_normal_data_is_that_of_the_true_reverse_step(var0):
+    """q(x_{t-1} | x_t) = beta_t v_{t-1} / v_t, by Bayes' rule for two normal variables, v_t the variance of x_t."""
+    got = sampling.optimal_var(SHORT, eps_mse_of_normal_data(SHORT, var0))
+    assert got.dtype == torch.float64 and got.shape == SHORT.beta.shape and got[0] == 0
+    v = SHORT.alpha_bar * var0 + 1 - SHORT.alpha_bar
+    torch.testing.assert_close(got[1:], (SHORT.beta[1:] * v[:-1] / v[1:]), rtol=1e-10, atol=0)
+
+
+def test_the_best_variance_of_a_mixture_is_the_mean_variance_of_its_reverse_kernel():
+    """By quadrature over x_t with `Mixture.reverse`, at each t."""
+    x = torch.linspace(-9, 9, 4001, dtype=torch.float64)[:, None]
+    mse, want = torch.zeros_like(SHORT.beta), torch.zeros_like(SHORT.beta)
+    for t in range(1, 11):
+        p = LINE.log_prob(SHORT, x, t).exp() * 18 / 4000
+        abar = SHORT.alpha_bar[t]
+        mse[t] = (p * abar / (1 - abar) * LINE.x0_cov(SHORT, x, t)[:, 0, 0]).sum()
+        weights, means, covs = LINE.reverse(SHORT, x, t)
+        means, second = means[..., 0], (covs[..., 0, 0] + means[..., 0] ** 2)
+        want[t] = (p * ((weights * second).sum(1) - (weights * means).sum(1) ** 2)).sum()
+    torch.testing.assert_close(sampling.optimal_var(SHORT, mse), want, rtol=1e-9, atol=0)
+
+
+def test_the_best_variance_lies_between_its_two_ends():
+    ones = torch.ones_like(SHORT.beta)
+    torch.testing.assert_close(sampling.optimal_var(SHORT, 0 * ones), sampling.beta_tilde(SHORT), rtol=0, atol=0)
+    high = sampling.optimal_var(SHORT, ones.float())  # a float32 table is read in float64
+    assert high.dtype == torch.float64
+    torch.testing.assert_close(high[1:], SHORT.beta[1:] / SHORT.alpha[1:], rtol=1e-12, atol=0)
+    ones[0] = math.nan  # there is no step 0
+    torch.testing.assert_close(sampling.optimal_var(SHORT, ones), high, rtol=0, atol=0)
+    s = schedules.linear()
+    assert (sampling.optimal_var(s, torch.zeros_like(s.beta)) == sampling.beta_tilde(s)).all()  # and no table changes
+
+
+def test_bad_tables_of_errors():
+    for bad in (SHORT.beta[1:], torch.tensor(0.5)):
+        with pytest.raises(ValueError, match=r"eps_mse: expected a table of T \+ 1 = 11 numbers, got shape"):
+            sampling.optimal_var(SHORT, bad)
+    for wrong in (-0.25, math.nan):
+        table = torch.ones_like(SHORT.beta)
+        table[3] = wrong
+        with pytest.raises(ValueError, match=rf"eps_mse: expected numbers >= 0, got a minimum of {wrong:g}"):
+            sampling.optimal_var(SHORT, table)
+
+
+def test_the_best_variance_gives_normal_data_back_where_the_others_do_not():
+    """Started from the exact law of x_T the chain ends with the variance of the data, at t = 1 short of its noise."""
+    s, var0 = SHORT, 0.25
+    v = s.alpha_bar * var0 + 1 - s.alpha_bar
+    ends = {}
+    tables = {
+        "optimal": sampling.optimal_var(s, eps_mse_of_normal_data(s, var0)),
+        "beta": s.beta,
+        "tilde": sampling.beta_tilde(s),
+    }
+    for name, var in tables.items():
+        end = v[10]
+        for t in range(10, 1, -1):
+            k = (1 - s.beta[t] / v[t]) / s.alpha[t].sqrt()
+            end = k**2 * end + var[t]
+        ends[name] = end.item()
+    assert ends["optimal"] == pytest.approx(v[1].item(), rel=1e-12)
+    assert abs(ends["beta"] - v[1].item()) > 0.005 and abs(ends["tilde"] - v[1].item()) > 0.005
+
+
+# -- Langevin ----------------------------------------------------------------------------------------------------------
+
+
+def langevin(score, x, **changes):
+    arguments = {"step_size": 0.1, "steps": 3, "generator": generator()} | changes
+    return list(sampling.langevin(score, x, **arguments))
+
+
+def test_langevin_without_noise_climbs_to_the_mode():
+    start = randn(5, 2)
+    for k, x in enumerate(langevin(lambda x: -(x - 3) / 4, start, temperature=0.0, steps=5), 1):
+        torch.testing.assert_close(x, 3 + (start - 3) * (1 - 0.1 / 4) ** k, rtol=1e-12, atol=1e-12)
+
+
+def test_langevin_adds_fresh_noise_of_variance_2_step_size_temperature():
+    n, h, temperature = 20_000, 0.1, 3.0
+    start = torch.zeros(n, 2, dtype=torch.float64)
+    steps = langevin(lambda x: torch.zeros_like(x), start, step_size=h, temperature=temperature, steps=2)
+    first, second = steps[0], steps[1] - steps[0]
+    want = 2 * h * temperature
+    for z in (first, second):
+        within(z.flatten(), 0.0, [math.sqrt(want)])
+        within(z.flatten() ** 2, want, [h * temperature, want / 2, 2 * h, (2 * h) ** 2 * temperature, want**2])
+        within(z[:, 0] * z[:, 1], 0.0, [want])
+        within(z[::2, 0] * z[1::2, 0], 0.0, [want])
+        within((z.flatten().abs() > math.sqrt(3 * want)).double(), math.erfc(math.sqrt(1.5)), [0.0])
+    within((first * second).flatten(), 0.0, [want])
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+def test_langevin_ends_in_the_law_of_the_chain_near_p_to_the_one_over_temperature(temperature):
+    """For N(1, v) the chain is an AR(1): its variance is T v / (1 - h / (2 v)), the bias that the step size leaves."""
+    n, h, v = 40_000, 0.05, 0.5
+    start = 1 + math.sqrt(temperature * v) * torch.randn(n, 1, generator=generator(3), dtype=torch.float64)
+    *_, x = langevin(lambda x: -(x - 1) / v, start, step_size=h, steps=100, temperature=temperature)
+    want = temperature * v / (1 - h / (2 * v))
+    within(x.flatten(), 1.0, [0.0, 1 + math.sqrt(want)])
+    within((x.flatten() - 1) ** 2, want, [temperature**2 * v, want / 2] if temperature != 1 else [want / 2, v * 1.15])
+
+
+def test_langevin_yields_after_each_step_and_keeps_dtype_shape_and_start():
+    start = randn(3, 2, 2).float().requires_grad_()
+    copy = start.detach().clone()
+
+    def score(x):
+        """By autograd, as a reader might have it."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(-(leaf**2).sum() / 2, leaf)
+        return gradient
+
+    steps = langevin(score, start, steps=4)
+    assert len(steps) == 4
+    assert all(x.dtype == torch.float32 and x.shape == start.shape and not x.requires_grad for x in steps)
+    assert torch.equal(start, copy) and len({x.data_ptr() for x in steps}) == 4
+    z = torch.randn(copy.shape, generator=generator())
+    torch.testing.assert_close(steps[0], 0.9 * copy + math.sqrt(0.2) * z)
+
+
+def test_langevin_starts_at_x_and_uses_its_noise_in_order():
+    first, second = langevin(lambda x: 0 * x, torch.ones(4, 1), steps=2)
+    g = generator()
+    torch.testing.assert_close(first, 1 + math.sqrt(0.2) * torch.randn(4, 1, generator=g))
+    torch.testing.assert_close(second, first + math.sqrt(0.2) * torch.randn(4, 1, generator=g))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"step_size": 0.0}, "step_size: expected a number > 0, got 0.0"),
+        ({"step_size": -1.0}, "step_size: expected a number > 0, got -1.0"),
+        ({"step_size": math.nan}, "step_size: expected a number > 0, got nan"),
+        ({"step_size": math.inf}, "step_size: expected a number > 0, got inf"),
+        ({"steps": 0}, "steps: expected a whole number >= 1, got 0"),
+        ({"steps": 2.0}, "steps: expected a whole number >= 1, got 2.0"),
+        ({"steps": True}, "steps: expected a whole number >= 1, got True"),
+        ({"temperature": -0.5}, "temperature: expected a number >= 0, got -0.5"),
+        ({"temperature": math.nan}, "temperature: expected a number >= 0, got nan"),
+    ],
+)
+def test_bad_langevin(change, message):
+    with pytest.raises(ValueError, match=message):
+        langevin(lambda x: -x, torch.ones(2, 1), **change)
+
+
+def test_langevin_refuses_a_score_of_another_shape():
+    with pytest.raises(ValueError, match=r"score: expected an output of shape \(2, 3\), got \(2,\)"):
+        langevin(lambda x: x.sum(1), torch.ones(2, 3))

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_run import NETWORK, assert_same, config, images, run
+from tiny_run import KINDS, NETWORK, assert_same, config, images, run
 from torch import nn
 
 from ddpm_edu import schedules, training
@@ -18,11 +18,15 @@ from ddpm_edu.training import EMA, Config, State, learning_rate, stratified_t, t
 # --- Algorithm 1 ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_steps_equal_algorithm_1_written_out_by_hand(flip):
+@pytest.mark.parametrize(("kind", "flip"), [*((kind, False) for kind in KINDS), ("diffusion", True), ("labels", True)])
+def test_steps_equal_algorithm_1_written_out_by_hand(kind, flip):
     """Draws, loss, clipping, Adam with warm-up and decay, EMA; in float64 numpy but for network and autograd."""
     lr, warmup, clip, decay = 0.01, 3, 0.05, 0.3
-    c = config(flip=flip, lr=lr, warmup=warmup, clip=clip, ema_decay=decay, network=NETWORK | {"dropout": 0.0})
+    flow, labels = "flow" in kind, "labels" in kind
+    T = 1000 if flow else 20
+    network = NETWORK | {"dropout": 0.0, "classes": 4 if labels else None}
+    changes = KINDS[kind] | {"network": network, "flip": flip}
+    c = config(lr=lr, warmup=warmup, clip=clip, ema_decay=decay, **changes)
     state = State(c)
     net = State(c).model  # the same first weights
     g = torch.Generator().manual_seed(0)
@@ -39,16 +43,24 @@ def test_steps_equal_algorithm_1_written_out_by_hand(flip):
     iterator = train(state, images())
     for step in range(1, 7):
         record = next(iterator)
-        x0 = u8[torch.randint(len(u8), (5,), generator=g)].double() / 127.5 - 1
+        index = torch.randint(len(u8), (5,), generator=g)
+        x0, y = u8[index].double() / 127.5 - 1, index % 3
         if flip:
             mirror = torch.rand(5, generator=g) < 0.5
             x0[mirror] = x0[mirror].flip(-1)
         part = torch.randperm(5, generator=g_t)  # of 1..20 in five: 1..4, 5..8, ...
-        t = 1 + ((part + torch.randint(20, (5,), generator=g_t) / 20) * 4 + 1e-3).long()
+        t = 1 + ((part + torch.randint(T, (5,), generator=g_t) / T) * T / 5 + 1e-3).long()
         eps = torch.randn(x0.shape, generator=g).double()
-        a = torch.from_numpy(alpha_bar[t.numpy() - 1])[:, None, None, None]
-        xt = (a.sqrt() * x0 + (1 - a).sqrt() * eps).float()
-        loss = ((net(xt, t).double() - eps) ** 2).reshape(5, -1).sum(1) / 16
+        if labels:
+            y[torch.rand(5, generator=g) < 0.4] = 3
+        if flow:
+            tau = t.double()[:, None, None, None] / 1000
+            xt, target = x0 + tau * (eps - x0), eps - x0
+        else:
+            a = torch.from_numpy(alpha_bar[t.numpy() - 1])[:, None, None, None]
+            xt, target = a.sqrt() * x0 + (1 - a).sqrt() * eps, eps
+        out = net(xt.float(), t, *([y] if labels else []))
+        loss = ((out.double() - target) ** 2).reshape(5, -1).sum(1) / 16
         gradients = [gradient.double().numpy() for gradient in torch.autograd.grad(loss.mean(), parameters)]
         norm = math.sqrt(sum((gradient**2).sum() for gradient in gradients))
         clipped += norm > clip
@@ -153,6 +165,41 @@ def test_the_seed_fixes_a_run_and_its_streams_differ():
     assert len(seeds[0] | {3}) == 3, "one stream would repeat the numbers of another, or of the first weights"
 
 
+def seen_labels(label_drop: float, batch: int = 3000) -> tuple[torch.Tensor, torch.Tensor]:
+    """The labels that the network gets in one step, and those of the images; hardly noised, an image can be told."""
+    almost_clean = schedules.linear(20, 1e-8, 1e-8)
+    c = config(schedule=almost_clean, batch=batch, network=KINDS["labels"]["network"], label_drop=label_drop)
+    state, seen = State(c), []
+    state.model.register_forward_pre_hook(lambda model, args: seen.extend(args))
+    next(train(state, images()))
+    xt, _, y = seen
+    x0 = images().images / 127.5 - 1
+    pixels = torch.stack([x0, x0.flip(-1)], 1).flatten(2).double()  # flips are on
+    index = torch.cdist(xt.flatten(1).double(), pixels.flatten(0, 1)).argmin(1) // 2
+    return y, index % 3
+
+
+def test_labels_belong_to_their_images_and_are_dropped_as_often_as_asked():
+    y, of_images = seen_labels(label_drop=0.2)
+    kept = y != 3
+    assert y.dtype == torch.int64 and torch.equal(y[kept], of_images[kept])
+    share, error = (~kept).double().mean().item(), math.sqrt(0.2 * 0.8 / 3000)
+    assert abs(share - 0.2) < 4 * error < 0.04, "4 standard errors; dropping the others would give 0.8"
+    for label in range(3):
+        of_class = of_images == label
+        share = (~kept[of_class]).double().mean().item()
+        assert abs(share - 0.2) < 4 * math.sqrt(0.2 * 0.8 / of_class.sum().item()), "whatever the label"
+    y, of_images = seen_labels(label_drop=0.0)
+    assert torch.equal(y, of_images)
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_images_with_another_number_of_classes_are_refused(classes):
+    state = State(config(network=NETWORK | {"classes": classes}))
+    with pytest.raises(ValueError, match=f"classes: expected 4, for the 3 of random and no label, got {classes}"):
+        next(train(state, images()))
+
+
 def test_images_that_do_not_fit_the_network_are_refused():
     wrong = dataclasses.replace(images(), images=torch.zeros(3, 2, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"x: expected float images \(B, 1, H, W\), got .*\(1, 2, 4, 4\)"):
@@ -172,9 +219,10 @@ def on_a_device_that_cannot_be_read(c: Config) -> State:
     return state
 
 
-def test_no_step_waits_for_the_device():
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_no_step_waits_for_the_device(kind):
     """Any .item(), .cpu() or truth value of a tensor on the device would raise: the whole step runs without one."""
-    state = on_a_device_that_cannot_be_read(config())
+    state = on_a_device_that_cannot_be_read(config(**KINDS[kind]))
     records = list(itertools.islice(train(state, images()), 3))
     assert state.optimizer.state[state.model.stem.weight]["exp_avg"].device.type == "meta"
     assert [record.loss.device.type for record in records] == ["meta"] * 3
@@ -198,11 +246,11 @@ def test_a_step_that_waits_for_the_device_is_noticed(monkeypatch, where):
         next(train(state, images()))
 
 
-def a_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Eight images, times and noises, always the same."""
+def a_batch() -> tuple[torch.Tensor, ...]:
+    """Eight images, times, noises and labels, always the same."""
     g = torch.Generator().manual_seed(1)
     x0 = torch.rand(8, 1, 4, 4, generator=g) * 2 - 1
-    return x0, torch.randint(1, 21, (8,), generator=g), torch.randn(8, 1, 4, 4, generator=g)
+    return x0, torch.randint(1, 21, (8,), generator=g), torch.randn(8, 1, 4, 4, generator=g), torch.arange(8) % 3
 
 
 def gradients(state: State) -> tuple[torch.Tensor, torch.Tensor]:
@@ -213,7 +261,7 @@ def gradients(state: State) -> tuple[torch.Tensor, torch.Tensor]:
 
 def trained(steps: int = 5, **changes) -> State:
     """A few steps in, since at the start most gradients are 0."""
-    state = State(config(network=NETWORK | {"dropout": 0.0}, batch=8, **changes))
+    state = State(config(**({"network": NETWORK | {"dropout": 0.0}, "batch": 8} | changes)))
     run(state, steps)
     return state
 
@@ -222,9 +270,9 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-@pytest.mark.parametrize("pieces", [2, 4, 8])
-def test_pieces_of_a_batch_give_its_gradient(pieces):
-    state = trained()
+@pytest.mark.parametrize(("pieces", "classes"), [(2, None), (4, None), (8, None), (4, 4)])
+def test_pieces_of_a_batch_give_its_gradient(pieces, classes):
+    state = trained(network=NETWORK | {"dropout": 0.0, "classes": classes})
     loss, whole = gradients(state)
     state.accumulate = pieces
     seen = []
@@ -359,9 +407,14 @@ def test_weights_and_checkpoints_of_the_fast_path_are_those_of_any_other(as_on_a
     assert all(map(torch.equal, run(back, 2), want))
 
 
-def test_a_cpu_takes_the_plain_path():
+def test_on_a_cpu_the_network_computes_in_float32_without_compiling(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", None)
     state = State(config())
-    assert not state.fast and not state.optimizer.defaults["fused"]
+    seen = []
+    state.model.middle1.conv1.register_forward_hook(lambda m, args, out: seen.append(out))
+    run(state, 1)
+    assert not state.fast and seen[0].dtype == torch.float32
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) and state.optimizer.defaults["fused"]
 
 
 # --- EMA --------------------------------------------------------------------------------------------------------------
@@ -413,6 +466,7 @@ def test_ema_is_a_copy_for_evaluation_without_gradients():
         ("clip", 0.0),
         ("ema_decay", 1.0),
         ("ema_decay", -0.1),
+        ("label_drop", 0.1),
     ],
 )
 def test_config_refuses_numbers_out_of_range(name, value):
@@ -421,11 +475,22 @@ def test_config_refuses_numbers_out_of_range(name, value):
     assert str(value) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_config_survives_json():
-    c = config(schedule=schedules.cosine(7))
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_labels_are_dropped_with_a_probability_below_1(value):
+    with pytest.raises(ValueError, match=rf"label_drop: expected a probability in \[0, 1\), .* got {value}"):
+        config(network=NETWORK | {"classes": 4}, label_drop=value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_config_survives_json(kind):
+    c = config(**{"schedule": schedules.cosine(7)} | KINDS[kind])
     back = Config.from_dict(json.loads(json.dumps(c.to_dict())))
-    assert torch.equal(back.schedule.beta, c.schedule.beta)
     assert back.to_dict() == c.to_dict()
+    assert (back.T, back.classes, back.label_drop) == (c.T, c.classes, c.label_drop)
+    if c.schedule is None:
+        assert back.schedule is None and c.T == 1000
+    else:
+        assert torch.equal(back.schedule.beta, c.schedule.beta) and c.T == 7
 
 
 def test_the_noise_has_a_seed_of_its_own_far_from_the_seeds_that_people_choose():

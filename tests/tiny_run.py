@@ -17,6 +17,15 @@ NETWORK = {
 }
 
 
+# A network learns noise, with a schedule, or a velocity, without; and it is told the class or not.
+KINDS = {
+    "diffusion": {},
+    "flow": {"schedule": None},
+    "labels": {"network": NETWORK | {"classes": 4}, "label_drop": 0.4},
+    "flow with labels": {"schedule": None, "network": NETWORK | {"classes": 4}, "label_drop": 0.4},
+}
+
+
 def config(**changes) -> Config:
     values = {
         "preset": "none",
@@ -38,7 +47,7 @@ def config(**changes) -> Config:
 
 def images(n: int = 12) -> Images:
     u8 = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
-    return Images(u8, torch.zeros(n, dtype=torch.int64), "random", ("all",))
+    return Images(u8, torch.arange(n) % 3, "random", ("a", "b", "c"))
 
 
 def run(state: State, steps: int) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_edu import checks, data, elbo, evaluate, gaussian, mlp, sampling, schedules, training, unet
+from ddpm_edu import checks, data, elbo, evaluate, flow, gaussian, guidance, mlp, sampling, schedules, training, unet
 from ddpm_edu.bugs import learner
 from ddpm_edu.checks import CheckFailed, Result, check_close, check_mean
 from ddpm_edu.exact import Mixture
@@ -627,6 +627,9 @@ def _own_sampler(model: sampling.EpsModel) -> Tensor:
 def _(name: str) -> None:
     first = next(sampling.sample(S, _ones, (5000, 2), generator=_generator()))
     other = next(sampling.ddim(S, _ones, (5000, 2), steps=5, generator=_generator()))
+    for run in (flow.euler, flow.heun):
+        start = next(run(_velocity, (5000, 2), steps=2, generator=_generator()))
+        _check_noise(name, start.x.double()[None])
     for step in (first, other):
         _check_noise(name, step.x.double()[None])
 
@@ -726,6 +729,13 @@ def _(name: str) -> None:
     check_close(name, [[float(t), x.item()] for t, x in found], [[10.0, 0.7], [6.0, 0.7], [2.0, 0.7]])
 
 
+@_check("film of predictions: bytes of what is shown")
+def _(name: str) -> None:
+    """Grey stays grey, and what lies beyond black and white is black and white."""
+    got = [learner.film_bytes(_float64(values)) for values in ([-1.2, -1.0, 0.6], [0.0, 0.2, 1.3])]
+    check_close(name, torch.cat(got), [0, 0, 204, 128, 153, 255])
+
+
 @_check("DDIM: the grid starts at T and is even")
 def _(name: str) -> None:
     check_close(name, sampling.even_grid(10, 5), [10, 8, 6, 4, 2])
@@ -805,18 +815,145 @@ def _(name: str) -> None:
     check_close(name, torch.cat([step.x for step in steps[1:]]), torch.cat(want))
 
 
+@_check("optimal variance: normal data, every t")
+def _(name: str) -> None:
+    """For x_0 ~ N(m, 0.25) the variance of q(x_{t-1} | x_t) is beta_t v_{t-1} / v_t, v_t that of x_t (Bayes' rule)."""
+    v = [abar * 0.25 + 1 - abar for abar in ABAR]
+    eps_mse = _float64([abar * 0.25 / v[t] for t, abar in enumerate(ABAR)])
+    want = [BETA[t] * v[t - 1] / v[t] for t in TIMES]
+    check_close(name, sampling.optimal_var(S, eps_mse)[1:], want)
+
+
+# -- score, guidance and flow ------------------------------------------------------------------------------------------
+
+
+def _settled(temperature: float) -> Tensor:
+    """Langevin with the score of N(1, 1) and step 0.2: x - 1 is multiplied by 0.8 and gains 0.4 temperature."""
+    start = 1 + math.sqrt(temperature) * _randn(20_000)
+    *_, x = sampling.langevin(
+        lambda x: 1 - x, start, step_size=0.2, steps=40, generator=_generator(1), temperature=temperature
+    )
+    return x
+
+
 @_check("Langevin: mean and variance it settles to")
 def _(name: str) -> None:
-    """Score of N(1, 1), step 0.2: x - 1 is multiplied by 0.8 and gains variance 0.4, so it settles to 0.4 / 0.36."""
-    x = learner.langevin(lambda x: 1 - x, _randn(20_000), 0.2, 40, _generator(1))
+    x = _settled(1.0)
     check_mean(name, x, 1.0, {"score ignored": 0.0})
-    check_mean(name, (x - 1) ** 2, 0.4 / 0.36, {"noise of variance step": 0.2 / 0.36, "score ignored": 1 + 40 * 0.4})
+    wrong = {"noise of variance step": 0.2 / 0.36, "no root": 0.16 / 0.36, "score ignored": 1 + 40 * 0.4}
+    check_mean(name, (x - 1) ** 2, 0.4 / 0.36, wrong)
+
+
+@_check("Langevin: new noise in every step")
+def _(name: str) -> None:
+    """Where the score is zero, a step is its noise."""
+    run = sampling.langevin(
+        lambda x: 0 * x, _randn(5000, 2), step_size=0.3, steps=4, generator=_generator(1), temperature=2.0
+    )
+    noises = [(then - now) / math.sqrt(2 * 0.3 * 2.0) for now, then in itertools.pairwise(run)]
+    _check_noise(name, torch.stack(noises))
+
+
+@_check("Langevin: the temperature scales the variance")
+def _(name: str) -> None:
+    wrong = {"as at temperature 1": 0.4 / 0.36, "on the drift": 0.4 / (1 - 0.4**2)}
+    check_mean(name, (_settled(3.0) - 1) ** 2, 3 * 0.4 / 0.36, wrong)
 
 
 @_check("guidance: scale 0, 1 and 3")
 def _(name: str) -> None:
-    got = [learner.guided(_float64(0.9), _float64(0.4), scale) for scale in (0.0, 1.0, 3.0)]
+    """A network that says 0.9 for the class asked for (1), 0.4 without a label (2) and something else for class 0."""
+    said = _float64([7.0, 0.9, 0.4])
+    model: guidance.LabelledModel = lambda xt, t, y: said[y][:, None].expand_as(xt)  # noqa: E731
+    y, xt, t = torch.tensor([1]), _float64([[0.3]]), torch.tensor([5])
+    got = [guidance.classifier_free(model, y, scale, 2)(xt, t).item() for scale in (0.0, 1.0, 3.0)]
     check_close(name, got, [0.4, 0.9, 1.9])
+
+
+@_check("guidance: the two weights have sum 1")
+def _(name: str) -> None:
+    """Where the label makes no difference, neither does the scale."""
+    xt = _randn(3, 2)
+    y, t = torch.tensor([0, 1, 1]), torch.tensor([1, 5, 10])
+    for scale in (0.0, 1.0, 4.0):
+        check_close(name, guidance.classifier_free(lambda xt, t, y: 0.3 * xt, y, scale, 2)(xt, t), 0.3 * xt)
+
+
+@_check("classifier guidance: Bayes' rule at scale 1")
+def _(name: str) -> None:
+    """Classes N(-0.8, 0.09) and N(0.8, 0.25): guided by the exact classifier, the eps of all becomes that of one."""
+    weights, means, variances = (0.3, 0.7), (-0.8, 0.8), (0.09, 0.25)
+
+    def laws(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """log of weight times density, and eps, of each class: (B, 2) both."""
+        logs, noises = [], []
+        for w, m, v in zip(weights, means, variances, strict=True):
+            mean, var = math.sqrt(ABAR[t]) * m, ABAR[t] * v + 1 - ABAR[t]
+            logs.append(math.log(w) + _log_normal(x[:, 0], mean, var))
+            noises.append(math.sqrt(1 - ABAR[t]) * (x[:, 0] - mean) / var)
+        return torch.stack(logs, 1), torch.stack(noises, 1)
+
+    def eps_model(x: Tensor, t: Tensor) -> Tensor:
+        logs, noises = laws(x, int(t[0]))
+        return (torch.softmax(logs, 1) * noises).sum(1, keepdim=True)
+
+    def log_prob(x: Tensor, t: Tensor) -> Tensor:
+        return torch.log_softmax(laws(x, int(t[0]))[0], 1)[:, 1]
+
+    x, got, want = _float64([[-0.9], [0.2], [1.1]]), [], []
+    for t in TIMES:
+        got.append(guidance.classifier(S, eps_model, log_prob, 1.0)(x, torch.full((3,), t))[:, 0])
+        want.append(laws(x, t)[1][:, 1])
+    check_close(name, torch.cat(got), torch.cat(want))
+
+
+@_check("flow: the loss of one example by hand")
+def _(name: str) -> None:
+    """x_0 = 0.6 and eps = -0.4 at tau = 0.3: x_tau = 0.3, and the velocity is -1; the network says x / 2 + tau."""
+    x0, eps, tau = _float64([[0.6]]), _float64([[-0.4]]), _float64([0.3])
+    got = flow.loss(lambda x, tau: x / 2 + tau[:, None], x0, tau, eps)
+    check_close(name, got, [(0.3 / 2 + 0.3 + 1) ** 2])
+
+
+def _velocity(x: Tensor, tau: Tensor) -> Tensor:
+    return 0.6 * x + tau[:, None]
+
+
+@_check("flow: Euler's steps by hand")
+def _(name: str) -> None:
+    run = list(flow.euler(_velocity, (3, 1), steps=4, generator=_generator(), dtype=torch.float64))
+    x, want = run[0].x, []
+    for tau in (1.0, 0.75, 0.5, 0.25):
+        x = x - 0.25 * (0.6 * x + tau)
+        want.append(x)
+    check_close(name, torch.cat([point.x for point in run[1:]]), torch.cat(want))
+
+
+@_check("flow: Heun's steps by hand")
+def _(name: str) -> None:
+    """Two slopes, at the old point and at Euler's new one, each with its own time; only one in the last step."""
+    run = list(flow.heun(_velocity, (3, 1), steps=4, generator=_generator(), dtype=torch.float64))
+    x, want = run[0].x, []
+    for tau in (1.0, 0.75, 0.5, 0.25):
+        slope = 0.6 * x + tau
+        if tau > 0.25:
+            slope = (slope + 0.6 * (x - 0.25 * slope) + tau - 0.25) / 2
+        x = x - 0.25 * slope
+        want.append(x)
+    check_close(name, torch.cat([point.x for point in run[1:]]), torch.cat(want))
+
+
+@_check("flow: tau in thousandths, at least 1")
+def _(name: str) -> None:
+    """In float32, where 1000 times 0.009 is a little less than 9."""
+    seen: list[Tensor] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        return x
+
+    flow.velocity(network)(torch.zeros(1001, 1), torch.arange(1001) / 1000)
+    check_close(name, seen[0], [1.0, *(float(k) for k in range(1, 1001))])
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -842,19 +979,22 @@ class _Run:
 
 
 RATES, CLIP = [0.005, 0.01, 0.01], 0.1
+NETWORK: dict[str, Any] = dict(
+    image_size=4, channels=1, width=4, width_mults=(1,), res_blocks=1, attention_at=(), dropout=0.0, classes=None
+)
+
+
+def _config() -> training.Config:
+    return training.Config(
+        preset="", data="digits", network=NETWORK, schedule=SHORT, steps=3,
+        batch=48, lr=RATES[-1], warmup=2, lr_decay=False, clip=CLIP, ema_decay=0.9, flip=False, seed=0,
+    )  # fmt: skip
 
 
 @cache  # nine checks read it; `examine` empties it first
 def _run() -> _Run:
     """A U-Net small enough for a few milliseconds, on one picture."""
-    network = dict(
-        image_size=4, channels=1, width=4, width_mults=(1,), res_blocks=1, attention_at=(), dropout=0.0, classes=None
-    )
-    config = training.Config(
-        preset="", data="digits", network=network, schedule=SHORT, steps=3,
-        batch=48, lr=RATES[-1], warmup=2, lr_decay=False, clip=CLIP, ema_decay=0.9, flip=False, seed=0,
-    )  # fmt: skip
-    state = training.State(config)
+    state = training.State(_config())
     state.model.eval()  # as somebody would leave it who draws pictures between two steps
     run = _Run(state.model, [], [], [], [], [], [])
 
@@ -916,6 +1056,19 @@ def _(name: str) -> None:
 @_check("training: law of the noise")
 def _(name: str) -> None:
     _check_noise(name, torch.stack([_run().noise(i) for i in range(3)]).double().flatten(2))
+
+
+@_check("training: labels are dropped")
+def _(name: str) -> None:
+    """Every picture is of class 0, and 1 stands for "no label": half of the labels that the network sees are 1."""
+    config = replace(_config(), network=NETWORK | {"classes": 2}, label_drop=0.5, batch=120)
+    state, seen = training.State(config), []
+    hook = state.model.register_forward_pre_hook(lambda model, args: seen.append(args[2].double()))
+    list(itertools.islice(training.train(state, data.Images(PICTURE, LABEL, "one", ("0",))), 3))
+    hook.remove()
+    y = torch.stack(seen)
+    check_mean(name, y.flatten(), 0.5, {"never": 0.0, "always": 1.0})
+    check_mean(name, ((y[:, ::2] - 0.5) * (y[:, 1::2] - 0.5)).flatten(), 0.0, {"the whole batch at once": 0.25})
 
 
 @_check("training: loss and gradient by autograd")
@@ -1010,7 +1163,7 @@ def _(name: str) -> None:
 def _(name: str) -> None:
     u8 = torch.tensor([[[[0, 255], [51, 102]]]], dtype=torch.uint8)
     images = data.Images(u8, torch.zeros(1, dtype=torch.int64), "one", ("0",))
-    batch = next(data.batches(images, 400, _generator(), flip=True))
+    batch, _labels = next(data.batches(images, 400, _generator(), flip=True))
     plain, mirrored = _float64([[[-1, 1], [-0.6, -0.2]]]), _float64([[[1, -1], [-0.2, -0.6]]])
     is_plain = batch[:, :, 0, 0] < 0
     want = torch.where(is_plain[..., None, None], plain, mirrored)

@@ -4,7 +4,7 @@ Nothing else uses these functions. They are short, they take plain arguments, an
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,12 @@ def believed_pictures(
     return found
 
 
+def film_bytes(x: Tensor) -> Tensor:
+    """Predicted pictures as bytes 0..255, grey where x is 0: what a film of them shows."""
+    grey = ((x.clamp(-1, 1) + 1) * 127.5).round().long()
+    return grey.to(torch.uint8)
+
+
 def reconstruction_loss(s: Schedule, eps_model: sampling.EpsModel, x0: Tensor, eps: Tensor) -> Tensor:
     """L_0 with the Gaussian decoder: how badly x_0 is hit from x_1, in nats."""
     x1 = gaussian.q_sample(s, x0, 1, eps)
@@ -92,16 +98,3 @@ def denoiser_score(s: Schedule, xt: Tensor, t: int, x0_hat: Tensor) -> Tensor:
     """The score of q(x_t) from a network that predicts x_0 (Tweedie's formula)."""
     alpha_bar = at(s.alpha_bar, t, xt)
     return (alpha_bar.sqrt() * x0_hat - xt) / (1 - alpha_bar)
-
-
-def langevin(score: Callable[[Tensor], Tensor], x: Tensor, step: float, n: int, generator: torch.Generator) -> Tensor:
-    """n steps of Langevin dynamics towards the density that has this score."""
-    for _ in range(n):
-        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        x = x + step * score(x) + math.sqrt(2 * step) * z
-    return x
-
-
-def guided(with_class: Tensor, without: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: 0 ignores the class, 1 is the conditional prediction, more than 1 exaggerates."""
-    return without + scale * (with_class - without)
