@@ -5,6 +5,7 @@ A panel named NAME puts the CSS class ``ddpm-slider-NAME`` on the control, ``ddp
 """
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -84,6 +85,32 @@ def _weights_text(schedule: str, T: float, variance: str, ruler: str) -> str:
     return f"bound {100 * weight[first : int(T) // 10 + 1].sum() / weight[first:].sum():.1f} %"
 
 
+def _ema_text(decay: float, steps: float) -> str:
+    return f"decay {decay:g}, {steps:.0f} steps: start {decay**steps:.3f}, "
+
+
+def _sampler_text(steps: float, eta: float, noise: str) -> str:
+    return widgets.sampler_points(int(steps), eta, noise)["readout"]
+
+
+def _chain_text(k: float) -> str:
+    return f"t = {200 - 4 * k:.0f}: "
+
+
+def _langevin_text(step_size: float, temperature: float, k: float, start: float) -> str:
+    wanted = math.sqrt(temperature)
+    limit = f"limit {wanted / math.sqrt(1 - step_size / 2):.3f}" if step_size < 1.999 else "no limit"
+    return f"{limit}, wanted {wanted:.3f}"
+
+
+def _guidance_text(y: float, scale: float) -> str:
+    return f"asked for a {y:.0f}, scale {scale:g}: "
+
+
+def _flow_text(follow: str, steps: float, tau: float) -> str:
+    return widgets.flow_paths(follow, int(steps), tau)["readout"]
+
+
 def f64(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
@@ -97,6 +124,12 @@ READOUTS: dict[str, Callable[..., str]] = {
     "posterior": _posterior_text,
     "bound": _bound_text,
     "weights": _weights_text,
+    "ema": _ema_text,
+    "sampler": _sampler_text,
+    "chain": _chain_text,
+    "langevin": _langevin_text,
+    "guidance": _guidance_text,
+    "flow": _flow_text,
 }
 
 IDLE = """() => {
