@@ -107,7 +107,7 @@ def _guidance_text(y: float, scale: float) -> str:
     return f"asked for a {y:.0f}, scale {scale:g}: "
 
 
-def _flow_text(follow: str, steps: float, tau: float) -> str:
+def _flow_text(steps: float, tau: float, follow: str) -> str:
     return widgets.flow_paths(follow, int(steps), tau)["readout"]
 
 

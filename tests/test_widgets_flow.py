@@ -133,8 +133,8 @@ def test_bad_states(change, message):
 
 
 def test_flow_slider_redraws_at_minimum_middle_and_maximum():
-    follow, steps, tau, view = widgets.flow_slider().children
-    assert (view.name, [c.description for c in (follow, steps, tau)]) == ("flow", ["follow", "steps K", "τ"])
+    steps, tau, follow, view = widgets.flow_slider().children
+    assert (view.name, [c.description for c in (steps, tau, follow)]) == ("flow", ["steps K", "τ", "follow"])
     assert list(steps.options) == STEPS and list(follow.options) == ["ODE", "pairs", "reflow"]
     assert isinstance(tau, ipywidgets.FloatSlider) and (tau.min, tau.max) == (0, 1)
     assert view.data == widgets.flow_paths("ODE", 2, 0.0)

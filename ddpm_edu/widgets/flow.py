@@ -68,13 +68,13 @@ def flow_paths(follow: str, steps: int, tau: float) -> dict[str, Any]:
 
 
 def flow_slider(name: str = "flow") -> Panel:
-    """Three sliders over `flow_paths`: what is followed, the number of Euler steps, and how far down to draw."""
+    """Three sliders over `flow_paths`: the number of Euler steps, how far down to draw, and what is followed."""
     controls = {
-        "follow": selection(FOLLOW, "follow", value="ODE"),
         "steps": selection(STEPS, "steps K", value=2),
         "tau": ipywidgets.FloatSlider(
             value=0.0, min=0, max=1, step=0.05, description="τ", readout_format=".2f", layout=WIDE
         ),
+        "follow": selection(FOLLOW, "follow", value="ODE"),
     }
     alt = "Fourteen points between noise and data: the exact, curved paths, and over them what Euler's method makes."
     static = static_curves(flow_paths("ODE", 2, 0.0), flow_paths("ODE", 8, 0.0))
