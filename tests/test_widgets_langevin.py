@@ -75,7 +75,7 @@ def test_from_two_on_there_is_no_limit(eta, limit):
 
 def test_langevin_curves_say_what_they_draw():
     data = widgets.langevin_curves(0.1, 1.0, 20, 3.0)
-    assert [one["label"] for one in data["series"]] == ["walkers", "wanted, p^(1/τ)", "law of xₖ", "start"]
+    assert [one["label"] for one in data["series"]] == ["walkers", "wanted", "law of xₖ", "start"]
     assert [one["colour"] for one in data["series"]] == [
         plotting.COLOURS[key] for key in ("model", "exact", "posterior", "data")
     ]

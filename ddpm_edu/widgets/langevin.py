@@ -42,7 +42,7 @@ def langevin_curves(eta: float, tau: float, k: int, start: float) -> dict[str, A
     return {
         "series": [
             series("walkers", "model", middles.tolist(), heights.tolist(), kind="area"),
-            density("wanted, p^(1/τ)", "exact", X, zero, wanted),
+            density("wanted", "exact", X, zero, wanted),
             density("law of xₖ", "posterior", X, zero + (1 - eta) ** k * start, var, dash="7 4"),
             series("start", "data", [start, start], [0, 0.1]),
         ],
