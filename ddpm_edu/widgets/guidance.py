@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_edu import plotting
-from ddpm_edu.widgets.panels import WIDE, Frames, Panel, choose, png, selection
+from ddpm_edu.widgets.panels import WIDE, Panel, choose, frames, selection
 
 ROWS = 4  # a frame shows ROWS * ROWS digits
 DIGITS = 10
@@ -39,13 +39,7 @@ def guidance_slider(
     scales = list(drawn)
     states = [guided_digits(drawn, asked, read, y, scale) for y in range(DIGITS) for scale in scales]
     alt = "Sixteen digits of the class that was asked for, from the same sixteen noises at every guidance scale."
-    view = Frames(
-        name=name,
-        alt=alt,
-        frames=[png(picture) for picture, _ in states],
-        readouts=[text for _, text in states],
-        values=list(range(len(states))),
-    )
+    view = frames(name, alt, states)
     y = ipywidgets.IntSlider(7, 0, DIGITS - 1, description="digit", layout=WIDE)
     scale = selection(scales, "scale S", value=scales[0])
 

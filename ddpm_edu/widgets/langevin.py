@@ -52,7 +52,7 @@ def langevin_curves(eta: float, tau: float, k: int, start: float) -> dict[str, A
         "ylim": [0, 0.95],
         "xticks": [-6, -4, -2, 0, 2, 4, 6],
         "yticks": [0, 0.25, 0.5, 0.75],
-        "readout": f"start {start:.1f}, η {eta:.2f}, τ {tau:.1f}, k {k}: sd {x.std():.3g}, ".replace("-", "−")
+        "readout": f"from {start:g}, η {eta:.2f}, τ {tau:.1f}, k {k}: sd {x.std():.3g}, ".replace("-", "−")
         + (f"limit {math.sqrt(tau / (1 - eta / 2)):.3f}, " if eta < UNSTABLE else "no limit, ")
         + f"wanted {math.sqrt(tau):.3f}",
         "verdict": _verdict(eta),

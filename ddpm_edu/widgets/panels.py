@@ -66,13 +66,20 @@ class Panel(ipywidgets.VBox):
         return {**data, "text/plain": self.alt, "image/png": self.static}, {"image/png": {"alt": self.alt}}
 
 
-def live(name: str, state: Callable[..., dict[str, Any]], controls: dict[str, Any], static: bytes, alt: str) -> Panel:
-    """A panel whose curves are ``state`` of the controls' values, recomputed whenever one of them moves."""
+def live(
+    name: str,
+    state: Callable[..., dict[str, Any]],
+    controls: dict[str, Any],
+    static: bytes,
+    alt: str,
+    kind: Callable[..., Any] = Curves,
+) -> Panel:
+    """A panel whose drawing, a ``kind`` of view, is ``state`` of the controls' values, again whenever one moves."""
 
     def values() -> dict[str, Any]:
         return {key: control.value for key, control in controls.items()}
 
-    view = Curves(name=name, alt=alt, data=state(**values()))
+    view = kind(name=name, alt=alt, data=state(**values()))
 
     def redraw(_: Any) -> None:
         view.data = state(**values())
@@ -81,6 +88,17 @@ def live(name: str, state: Callable[..., dict[str, Any]], controls: dict[str, An
         control.add_class(f"ddpm-slider-{name}")
         control.observe(redraw, "value")
     return Panel(list(controls.values()), view, static, alt)
+
+
+def frames(name: str, alt: str, states: Sequence[tuple[Tensor, str]]) -> Frames:
+    """A view of pictures (C, H, W) in [-1, 1], each with its line of text; ``value`` counts them from 0."""
+    return Frames(
+        name=name,
+        alt=alt,
+        frames=[png(picture) for picture, _ in states],
+        readouts=[text for _, text in states],
+        values=list(range(len(states))),
+    )
 
 
 def series(

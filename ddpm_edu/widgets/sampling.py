@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor
 
 from ddpm_edu import plotting, sampling, schedules
-from ddpm_edu.widgets.panels import HERE, WIDE, Frames, Panel, choose, png, selection, verdict
+from ddpm_edu.widgets.panels import HERE, WIDE, Panel, choose, frames, live, selection, verdict
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -96,20 +96,9 @@ def sampler_slider(name: str = "sampler") -> Panel:
         "noise": selection(NOISES, "noise", value="matched"),
     }
     alt = "Points that a sampler made, over the three clusters of the data."
-
-    def state() -> dict[str, Any]:
-        return sampler_points(**{key: control.value for key, control in controls.items()})
-
-    view = Points(name=name, alt=alt, data=state())
-
-    def redraw(_: Any) -> None:
-        view.data = state()
-
-    for control in controls.values():
-        control.add_class(f"ddpm-slider-{name}")
-        control.observe(redraw, "value")
     shown = [(50, 1.0, "matched"), (50, 0.0, "none"), (50, 1.0, "none"), (5, 1.0, "matched")]
-    return Panel(list(controls.values()), view, _static([sampler_points(*one) for one in shown]), alt)
+    static = _static([sampler_points(*one) for one in shown])
+    return live(name, sampler_points, controls, static, alt, Points)
 
 
 def chain_frame(step: sampling.Step, before: sampling.Step | None) -> tuple[Tensor, str]:
@@ -135,14 +124,7 @@ def chain_slider(chain: Sequence[sampling.Step], name: str = "chain") -> Panel:
         raise ValueError("chain: expected the steps of one picture, each of shape (1, 1, H, W)")
     states = [chain_frame(step, chain[k - 1] if k else None) for k, step in enumerate(chain)]
     alt = "A picture on its way from noise, and beside it the picture that the network predicts from it."
-    view = Frames(
-        name=name,
-        alt=alt,
-        frames=[png(picture) for picture, _ in states],
-        readouts=[text for _, text in states],
-        values=list(range(len(states))),
-        value=0,
-    )
+    view = frames(name, alt, states)
     slider = ipywidgets.IntSlider(0, 0, len(states) - 1, description="steps done", layout=WIDE)
     slider.add_class(f"ddpm-slider-{name}")
     ipywidgets.jslink((slider, "value"), (view, "value"))
