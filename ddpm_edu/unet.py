@@ -39,16 +39,18 @@ class ResBlock(nn.Module):
     Its second convolution starts at zero, so that every block starts as the identity (or as its 1x1 shortcut).
     """
 
-    def __init__(self, c_in: int, c_out: int, c_emb: int, dropout: float, attention: bool = False) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, c_emb: int, dropout: float, attention: bool = False, groups: int | None = None
+    ) -> None:
         super().__init__()
-        self.norm1 = _norm(c_in)
+        self.norm1 = _norm(c_in, groups)
         self.conv1 = _init(nn.Conv2d(c_in, c_out, 3, padding=1))
         self.emb = _init(nn.Linear(c_emb, c_out))
-        self.norm2 = _norm(c_out)
+        self.norm2 = _norm(c_out, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = _init(nn.Conv2d(c_out, c_out, 3, padding=1), gain=0)
         self.shortcut = nn.Identity() if c_in == c_out else _init(nn.Conv2d(c_in, c_out, 1))
-        self.attention = Attention(c_out) if attention else nn.Identity()
+        self.attention = Attention(c_out, groups) if attention else nn.Identity()
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         r = self.conv1(F.silu(self.norm1(h)))  # (B, c_out, H, W)
@@ -61,9 +63,9 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention among the pixels, one head, added to its input (B, C, H, W); starts as the identity."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int | None = None) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = _norm(channels, groups)
         self.query = _init(nn.Linear(channels, channels))
         self.key = _init(nn.Linear(channels, channels))
         self.value = _init(nn.Linear(channels, channels))
@@ -85,7 +87,9 @@ class UNet(nn.Module):
     * ``res_blocks`` per level on the way down, one more on the way up;
     * ``attention_at``: resolutions with self-attention, each one of the levels' (the middle always has it);
     * ``dropout`` inside the residual blocks, in train mode only;
-    * ``classes``: number of classes for a class-conditional network, else None.
+    * ``classes``: number of classes for a class-conditional network, else None;
+    * ``groups`` of channels in each norm, a divisor of every level's channels; None: 32, as in the original, or fewer
+      in a norm where a group would have less than 4 channels.
 
     At initialisation the output is exactly 0. ``config`` holds these arguments: ``UNet(**unet.config)`` rebuilds it.
     Raises ValueError, naming the argument, where they do not fit together.
@@ -101,6 +105,7 @@ class UNet(nn.Module):
         attention_at: Sequence[int] = (16,),
         dropout: float = 0.1,
         classes: int | None = None,
+        groups: int | None = None,
     ) -> None:
         super().__init__()
         width_mults, attention_at = tuple(width_mults), tuple(attention_at)
@@ -116,6 +121,12 @@ class UNet(nn.Module):
             ("attention_at", attention_at, set(attention_at) <= set(sizes), f"resolutions out of {sizes}"),
             ("dropout", dropout, 0 <= dropout < 1, "a probability in [0, 1)"),
             ("classes", classes, classes is None or classes > 0, "at least 1, or None"),
+            (
+                "groups",
+                groups,
+                groups is None or (groups > 0 and width % groups == 0),
+                f"a divisor of {width}, or None",
+            ),
         ):
             if not good:
                 raise ValueError(f"{name}: expected {expected}, got {value}")
@@ -130,22 +141,22 @@ class UNet(nn.Module):
         c, c_skips = width, [width]  # channels now, and of every output that the way up will take in again
         for size, c_level in levels:
             for _ in range(res_blocks):
-                self.down.append(ResBlock(c, c_level, c_emb, dropout, size in attention_at))
+                self.down.append(ResBlock(c, c_level, c_emb, dropout, size in attention_at, groups))
                 c = c_level
                 c_skips.append(c)
             if size != sizes[-1]:
                 # Zeros right and below only: what TensorFlow's "same" padding does at stride 2.
                 self.down.append(nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), _init(nn.Conv2d(c, c, 3, stride=2))))
                 c_skips.append(c)
-        self.middle1 = ResBlock(c, c, c_emb, dropout, attention=True)
-        self.middle2 = ResBlock(c, c, c_emb, dropout)
+        self.middle1 = ResBlock(c, c, c_emb, dropout, attention=True, groups=groups)
+        self.middle2 = ResBlock(c, c, c_emb, dropout, groups=groups)
         for size, c_level in reversed(levels):
             for _ in range(res_blocks + 1):
-                self.up.append(ResBlock(c + c_skips.pop(), c_level, c_emb, dropout, size in attention_at))
+                self.up.append(ResBlock(c + c_skips.pop(), c_level, c_emb, dropout, size in attention_at, groups))
                 c = c_level
             if size != image_size:
                 self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), _init(nn.Conv2d(c, c, 3, padding=1))))
-        self.norm_out = _norm(c)
+        self.norm_out = _norm(c, groups)
         self.conv_out = _init(nn.Conv2d(c, channels, 3, padding=1), gain=0)
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -181,12 +192,14 @@ class UNet(nn.Module):
         return out
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the original's 32 groups; with fewer where a group would have less than 4 channels.
+def _norm(channels: int, groups: int | None) -> nn.GroupNorm:
+    """GroupNorm with so many groups; None: the original's 32, or fewer where a group would have less than 4 channels.
 
     With one channel to a group, norm2 would take the embedding's shift out again, and no block would see t.
     """
-    return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0 and channels >= 4 * g), channels, eps=1e-6)
+    if groups is None:
+        groups = max(g for g in range(1, 33) if channels % g == 0 and channels >= 4 * g)
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def _init(layer: Layer, gain: float = 1.0) -> Layer:

@@ -128,7 +128,7 @@ def test_generators_methods_properties_and_class_methods_can_be_broken():
             "1 - beta, torch.cumprod(1 - beta, 0)",
             "1 - beta, torch.cumprod(1 - beta, 0)**2",
         ),
-        ("unet.ResBlock.__init__", "self.norm1 = _norm(c_in)", "self.norm1 = nn.Identity()"),
+        ("unet.ResBlock.__init__", "self.norm1 = _norm(c_in, groups)", "self.norm1 = nn.Identity()"),
     ]:
         bug = Bug("mine", where, old, new)
         code = bugs.function(where).__code__
