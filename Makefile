@@ -5,14 +5,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COURSE := $(VENV)/.installed-course
+LECTURE := $(VENV)/.installed-lecture
 TEST := $(VENV)/.installed-test
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help lab test course notebooks images lint nbval clean
+.PHONY: help lab slides lecture test course notebooks images lint nbval clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
 	@echo "make test       run everything that must hold"
+	@echo "make slides     build a deck of slides for every chapter in build/slides"
+	@echo "make lecture CHAPTER=04   open a chapter in JupyterLab, ready to present"
 	@echo "make course     execute all chapters, with a table of seconds and checks passed"
 	@echo "make notebooks  execute all chapters and store their outputs"
 	@echo "make images     draw the pictures in images/"
@@ -26,12 +29,22 @@ $(COURSE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) -e .
 	@touch $@
 
+$(LECTURE): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -e ".[lecture]"
+	@touch $@
+
 $(TEST): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) -e ".[test]"
 	@touch $@
 
 lab: $(COURSE)
 	$(BIN)/python tools/lab.py
+
+slides: $(COURSE)
+	$(BIN)/python tools/slides.py
+
+lecture: $(LECTURE)
+	@$(BIN)/python tools/lab.py --lecture "$(CHAPTER)"
 
 # The browser first and alone, since it measures how fast a slider redraws. Then two lanes, because most of the time goes
 # to one core: the other tests on the screen, linters and notebooks behind them.

@@ -1,21 +1,25 @@
-"""Time one training step of our U-Net beside diffusers' UNet2DModel of equal width and parameter count.
+"""Time one training step of our U-Net beside other libraries' of equal width, and count the memory that it needs.
 
     python benchmarks/unet_step.py --threads 1
 
-A step is forward, mean squared error, backward, Adam, on the same batch of random 32x32 images. Both networks live in
-one process and take turns, and the order is swapped from pair to pair, so that a change in the machine's load hits
-both. Printed is the median over the pairs of our time / diffusers' time, with quartiles: below 1 we are faster.
+A step is forward, mean squared error, backward, Adam, on the same batch of random 32x32 images. Beside ours: diffusers'
+UNet2DModel as google/ddpm-cifar10-32 configures it, of the same width and number of weights, and, where it can be
+imported (package denoising-diffusion-pytorch), lucidrains' Unet with full attention at 16 x 16 and in the middle, of
+the same widths. All networks live in one process and take turns, and the order is swapped from round to round. Printed
+is the median over the rounds of our time / theirs, with quartiles: below 1 we are faster. The memory is what a step of
+a process of its own adds to its peak (ru_maxrss), weights, gradients and Adam included.
 """
 
 import argparse
-import platform
-import statistics
+import multiprocessing
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import diffusers
 import torch
+from paired import cpu_name, medians, ratio, take_turns
 from torch import Tensor, nn
 
 from ddpm_edu.unet import UNet
@@ -38,9 +42,36 @@ def theirs(width: int) -> nn.Module:
     )
 
 
-def training_step(net: nn.Module, xt: Tensor, t: Tensor, eps: Tensor) -> Callable[[], float]:
+def lucidrains(width: int) -> nn.Module:
+    """Widths and resolutions as ours; what cannot be chosen there (two blocks, linear attention) is as it is."""
+    from denoising_diffusion_pytorch import Unet
+
+    net: nn.Module = Unet(dim=width, dim_mults=(1, 2, 2, 2), full_attn=(False, True, False, False), dropout=0.1)
+    return net
+
+
+MAKERS: dict[str, Callable[[int], nn.Module]] = {
+    "ours": lambda width: UNet(width=width),
+    "diffusers": theirs,
+    "lucidrains": lucidrains,
+}
+
+
+def available() -> list[str]:
+    try:
+        lucidrains(8)
+    except ImportError as error:
+        print(f"lucidrains is left out: {error} (pip install denoising-diffusion-pytorch)")
+        return ["ours", "diffusers"]
+    return list(MAKERS)
+
+
+def training_step(net: nn.Module, batch: int) -> Callable[[], float]:
     """A function that takes one step and returns its seconds."""
+    torch.manual_seed(0)
     adam = torch.optim.Adam(net.parameters(), lr=2e-4)
+    xt, eps = torch.randn(2, batch, 3, 32, 32)
+    t = torch.randint(1, 1000, (batch,))  # a time for all, also for those that count from 0
 
     def step() -> float:
         start = time.perf_counter()
@@ -54,47 +85,55 @@ def training_step(net: nn.Module, xt: Tensor, t: Tensor, eps: Tensor) -> Callabl
     return step
 
 
-def cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def peak_memory(name: str, width: int, batch: int, threads: int, answer: "multiprocessing.Queue[float]") -> None:
+    """Into ``answer``: the MB by which making the network and two steps raise the peak of this process."""
+    import resource
+
+    torch.set_num_threads(threads)
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    training_step(MAKERS[name](32), 1)()  # a small one first: what the library itself loads is not counted
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = training_step(MAKERS[name](width), batch)
+    step()
+    step()
+    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit / 1e6)
+
+
+def in_a_process_of_its_own(name: str, width: int, batch: int, threads: int) -> float:
+    context = multiprocessing.get_context("forkserver")  # a process that was spawned inherits the peak of its parent
+    answer: multiprocessing.Queue[float] = context.Queue()
+    process = context.Process(target=peak_memory, args=(name, width, batch, threads, answer))
+    process.start()
+    megabytes = answer.get()
+    process.join()
+    return megabytes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128], help="64 is 9 M parameters, 128 is 36 M")
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128], help="64 is 9 M weights, 128 is 36 M")
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    if min(*args.widths, args.pairs - 1, args.batch, args.threads) < 1:
-        parser.error("expected widths, batch and threads >= 1, and at least 2 pairs for the quartiles")
+    if min(*args.widths, args.rounds - 1, args.batch, args.threads) < 1:
+        parser.error("expected widths, batch and threads >= 1, and at least 2 rounds for the quartiles")
+    if any(width % 32 for width in args.widths):
+        parser.error("expected widths that are multiples of 32, the number of groups in diffusers' norms")
     torch.set_num_threads(args.threads)
     print(f"{cpu_name()}, {args.threads} threads; torch {torch.__version__}, diffusers {diffusers.__version__}")
+    names = available()
 
     for width in args.widths:
-        torch.manual_seed(0)
-        xt, eps = torch.randn(2, args.batch, 3, 32, 32)
-        t = torch.randint(1, 1001, (args.batch,))
-        nets = UNet(width=width), theirs(width)
-        sizes = [sum(p.numel() for p in net.parameters()) for net in nets]
-        steps = training_step(nets[0], xt, t, eps), training_step(nets[1], xt, t - 1, eps)
-        for step in steps:  # warm-up: the first step allocates, Adam's state included
-            step()
-        seconds: list[tuple[float, float]] = []
-        for pair in range(args.pairs):
-            if pair % 2:
-                second, first = steps[1](), steps[0]()
-                seconds.append((first, second))
-            else:
-                seconds.append((steps[0](), steps[1]()))
-        low, median, high = statistics.quantiles([a / b for a, b in seconds], n=4)
-        ours_s, theirs_s = (statistics.median(column) for column in zip(*seconds, strict=True))
-        print(f"width {width}, batch {args.batch}, {args.pairs} pairs")
-        print(f"  parameters  ours {sizes[0]:,}  diffusers {sizes[1]:,}")
-        print(f"  median step  ours {ours_s:.3f} s  diffusers {theirs_s:.3f} s")
-        print(f"  paired ratio ours / diffusers  median {median:.3f}  quartiles {low:.3f} {high:.3f}", flush=True)
+        print(f"width {width}, batch {args.batch}, {args.rounds} rounds")
+        nets = [MAKERS[name](width) for name in names]
+        times = take_turns([training_step(net, args.batch) for net in nets], args.rounds)
+        memory = map(partial(in_a_process_of_its_own, width=width, batch=args.batch, threads=args.threads), names)
+        for i, (name, net, seconds, mb) in enumerate(zip(names, nets, medians(times), memory, strict=True)):
+            weights = sum(p.numel() for p in net.parameters())
+            print(f"  {name:10} {weights:>11,} weights, median step {seconds:.3f} s, peak memory {mb:,.0f} MB")
+            if i:
+                print(f"  {'':10} our time / theirs: {ratio(times, i)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: python -m ddpm_edu train | sample | evaluate | judge | classifier | data.
+"""The command line: python -m ddpm_edu train | sample | evaluate | judge | trajectory | export | classifier | data.
 
 Exit status 0 done; 2 wrong use or bad input, with one line on stderr; 130 interrupted; 1 another process that trained
 with this one is gone.
@@ -29,19 +29,34 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ddpm_edu import data, distributed, flow, plotting, schedules
+from ddpm_edu import data, distributed, flow, plotting, schedules, trajectory
 from ddpm_edu.checkpoint import (
     load_checkpoint,
+    load_network,
     load_weights,
     save_checkpoint,
     save_weights,
     shipped,
     shipped_names,
+    tensor_hash,
     write_whole,
 )
-from ddpm_edu.classifier import BATCH, EPOCHS, accuracy, load_classifier, save_classifier, train_classifier
-from ddpm_edu.evaluate import GREY_LEVELS, bound, judge, on_levels
+from ddpm_edu.classifier import RECIPES, accuracy, load_classifier, save_classifier, train_classifier
+from ddpm_edu.evaluate import (
+    GREY_LEVELS,
+    Comparison,
+    Judgement,
+    Memorisation,
+    bounds,
+    compare,
+    eps_mse,
+    judge,
+    lossless_bits,
+    on_levels,
+    variances,
+)
 from ddpm_edu.guidance import classifier_free
+from ddpm_edu.interchange import load_diffusers, save_diffusers
 from ddpm_edu.metrics import device_name, log_line
 from ddpm_edu.sampling import EpsModel, Step, ddim
 from ddpm_edu.sampling import sample as ancestral
@@ -55,6 +70,8 @@ LOG_EVERY = 50  # steps between two lines of log.jsonl
 SAVE_EVERY = 300.0  # seconds between two checkpoints: the most that a power cut costs
 FRAMES = 11  # moments in a strip of the chain, the noise and the sample included
 EVALUATION_DRAWS = 100  # values of t for each image
+EVALUATION_SEED = 0
+AT_ONCE = 2**18  # pixels that a network sees at once while sampling
 FLOW_STEPS = 25  # of Heun's method
 
 
@@ -69,8 +86,8 @@ def preset(name: str) -> Config:
         raise ValueError(f"argument --preset: expected one of {', '.join(preset_names())}, got {name!r}")
     values = json.loads((resources.files("ddpm_edu") / "presets" / f"{name}.json").read_text(encoding="utf-8"))
     if values["schedule"] is not None:
-        family = {"linear": schedules.linear, "cosine": schedules.cosine}[values["schedule"].pop("family")]
-        values["schedule"] = family(**values["schedule"])
+        families = {"linear": schedules.linear, "cosine": schedules.cosine, "log_snr_linear": schedules.log_snr_linear}
+        values["schedule"] = families[values["schedule"].pop("family")](**values["schedule"])
     return Config(preset=name, seed=0, **values)
 
 
@@ -283,6 +300,39 @@ def signals_as_event() -> Iterator[Event]:
                 signal.signal(number, handler)
 
 
+# -------------------------------------------------------------------------------------------------- weights in and out
+
+
+def network_of(args: argparse.Namespace) -> tuple[UNet, Schedule | None, dict[str, Any]]:
+    """Network (on the CPU, in evaluation mode), schedule and card of --weights: a file, a folder or a checkpoint."""
+    path: Path = args.weights
+    if path.suffix == ".pt":
+        return load_network(path, ema=not args.no_ema)
+    if args.no_ema:
+        raise ValueError(f"argument --no-ema: expected a checkpoint.pt, which holds the newest weights too, got {path}")
+    like_a_hub = len(path.parts) == 2 and not path.suffix  # such as google/ddpm-cifar10-32
+    if path.is_dir() or (like_a_hub and not path.exists()):
+        model, s = load_diffusers(path)
+        return model, s, {"source": path.name, "parameters": sum(p.numel() for p in model.parameters())}
+    return load_weights(path)
+
+
+def export_command(args: argparse.Namespace) -> int:
+    model, s, weights_card = network_of(args)
+    if args.out.suffix == ".safetensors":
+        check_writable("--out", args.out)
+        save_weights(args.out, model, s, weights_card, torch.bfloat16)
+        print(f"Wrote {args.out}, {args.out.stat().st_size:,} bytes: weights rounded to bf16, for --weights.")
+        return 0
+    if s is None:
+        raise ValueError(
+            f"argument --out: expected the name of a .safetensors file, since {args.weights} is a flow, got {args.out}"
+        )
+    save_diffusers(args.out, model, s)
+    print(f"Wrote {args.out}: a folder for diffusers' DDPMPipeline.from_pretrained, and for --weights.")
+    return 0
+
+
 # ------------------------------------------------------------------------------------------------------- sample, judge
 
 
@@ -309,17 +359,42 @@ def judge_command(args: argparse.Namespace) -> int:
     source = Source(args)
     name = source.card.get("data", "")
     train_images, test_images = (data.load(name, split) for split in ("train", "test"))
-    if args.n < len(test_images.images):
-        raise ValueError(f"argument --n: expected at least {len(test_images.images)} samples, got {args.n}")
+    small, m = name == "digits", len(test_images.images)
+    if small and args.n < m:
+        raise ValueError(f"argument --n: expected at least {m} samples, got {args.n}")
+    if not small and not 4 <= args.n <= m:
+        raise ValueError(f"argument --n: expected 4 to {m} samples, as there are {m} test images, got {args.n}")
+    if small and args.pairs:
+        raise ValueError(f"argument --pairs: expected weights for CIFAR-10, got {args.weights} for {name}")
     classifier = load_classifier(shipped(f"{name}-judge"))
-    if args.json:
-        check_writable("--json", args.json)
+    for argument, path in (("--json", args.json), ("--pairs", args.pairs)):
+        if path:
+            check_writable(argument, path)
     *_, last = tqdm(source.chain(args.n), total=source.steps + 1, desc="sampling")
-    y = source.labels(args.n)
-    found = judge(last.x.cpu(), classifier, train_images, test_images, None if y is None else y.cpu())
+    x, y = last.x.cpu(), source.labels(args.n)
+    said = f"{args.n} samples of {args.weights}, seed {args.seed}, {source.steps} steps ({source.sampler}), against"
+    report = {"steps": source.steps, "seed": args.seed, "guidance": source.guidance}
+    if small:
+        found = judge(x, classifier, train_images, test_images, None if y is None else y.cpu())
+        print(f"{said} {m} test images of {name}:")
+        print_judgement(found, source.guidance)
+        report |= asdict(found)
+    else:
+        compared = compare(x, classifier, train_images, test_images, args.seed)
+        print(f"{said} {args.n} test images of {name}:")
+        print_comparison(compared)
+        report |= {"sampler": source.sampler, "card": source.card, **asdict(compared)}
+    if args.json:
+        write_whole(args.json, (json.dumps(report, indent=2) + "\n").encode())
+        print(f"Wrote {args.json}.")
+    if args.pairs:
+        write_whole(args.pairs, pairs_png(data.to_uint8(x), train_images.images, compared.memorisation))
+        print(f"Wrote {args.pairs}: samples, and to the right of each the nearest training image.")
+    return 0
+
+
+def print_judgement(found: Judgement, guidance: float) -> None:
     print(
-        f"{found.n} samples of {args.weights}, seed {args.seed}, {source.steps} steps ({source.sampler}), against "
-        f"{len(test_images.images)} test images of {name}:\n"
         f"  a sure class (p > 0.8)     {found.confident:.3f} of the samples, {found.confident_test:.3f} of the test "
         f"images, on which the classifier is right for {found.accuracy_test:.3f}\n"
         f"  samples of each class      {' '.join(map(str, found.histogram))}\n"
@@ -327,12 +402,36 @@ def judge_command(args: argparse.Namespace) -> int:
         f"  nearer to a training image {found.nearer_to_train:.3f} of the samples (0.5: no preference)"
     )
     if found.hit is not None:
-        print(f"  of the class asked for     {found.hit:.3f} of the samples, guidance {source.guidance:g}")
-    if args.json:
-        report = {"steps": source.steps, "seed": args.seed, "guidance": source.guidance, **asdict(found)}
-        write_whole(args.json, (json.dumps(report, indent=2) + "\n").encode())
-        print(f"Wrote {args.json}.")
-    return 0
+        print(f"  of the class asked for     {found.hit:.3f} of the samples, guidance {guidance:g}")
+
+
+def print_comparison(found: Comparison) -> None:
+    """The floor stands beside the distance, and n beside both: with another n both would be others."""
+    worse = ", ".join(f"with {how} {distance:.2f}" for how, distance in found.controls.items())
+    copying = found.memorisation
+    print(
+        f"  FD-C (not FID), n = {found.n:<6} {found.frechet:.2f}, of {found.n} training images "
+        f"{found.frechet_test:.2f}, of these {worse}\n"
+        f"  a sure class (p > 0.8)     {found.confident:.3f} of the samples, {found.confident_test:.3f} of the test "
+        f"images, on which the classifier is right for {found.accuracy_test:.3f}\n"
+        f"  samples of each class      {' '.join(map(str, found.histogram))}\n"
+        f"  precision, recall          {found.precision:.3f}, {found.recall:.3f}, of the training images "
+        f"{found.precision_test:.3f}, {found.recall_test:.3f}\n"
+        f"  nearest training image     at {copying.to_train:.2f} in the median, of the test images at "
+        f"{copying.test_to_train:.2f}: ratio {copying.ratio:.3f} (near 0: copies)"
+    )
+
+
+def pairs_png(samples: Tensor, train: Tensor, found: Memorisation) -> bytes:
+    """The closest pairs as one picture: a sample and to its right the training image, mirrored if that is nearer."""
+    tiles = []
+    for i, j, _ in found.closest:
+        sample, image = samples[i].float(), train[j].float()
+        mirrored = (sample - image.flip(-1)).norm() < (sample - image).norm()
+        tiles += [samples[i], train[j].flip(-1) if mirrored else train[j]]
+    buffer = io.BytesIO()
+    grid(data.to_float(torch.stack(tiles))).save(buffer, "png")
+    return buffer.getvalue()
 
 
 class Source:
@@ -342,7 +441,7 @@ class Source:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.model, self.s, self.card = load_weights(args.weights)
+        self.model, self.s, self.card = network_of(args)
         self.model.to(device())
         T, steps = (flow.T, FLOW_STEPS) if self.s is None else (self.s.T, self.s.T)
         self.steps: int = args.steps or steps
@@ -360,15 +459,64 @@ class Source:
 
     def chain(self, n: int) -> Iterator[Step]:
         shape, generator = (n, *self.model.image_shape), torch.Generator(device()).manual_seed(self.seed)
-        network: EpsModel = self.model
+        network: EpsModel = in_parts(self.model)
         if (y := self.labels(n)) is not None:
-            network = classifier_free(self.model, y, self.guidance, null=self.model.config["classes"] - 1)
+            network = classifier_free(in_parts(self.model), y, self.guidance, null=self.model.config["classes"] - 1)
         if self.s is None:
             points = flow.heun(flow.velocity(network), shape, steps=self.steps, generator=generator)
             return (Step(round(flow.T * point.tau), point.x, point.x0_hat) for point in points)
         if self.steps == self.s.T:
             return ancestral(self.s, network, shape, generator=generator, clip_x0=True)
         return ddim(self.s, network, shape, steps=self.steps, generator=generator, clip_x0=True)
+
+
+def in_parts(model: UNet) -> Callable[..., Tensor]:
+    """The same network, which sees so many images at once as memory allows: 256 of 32 x 32 pixels."""
+    part = max(1, AT_ONCE // (model.config["image_size"] ** 2))
+
+    def network(xt: Tensor, *inputs: Tensor) -> Tensor:
+        return torch.cat([model(*some) for some in zip(*(torch.split(z, part) for z in (xt, *inputs)), strict=True)])
+
+    return network
+
+
+def trajectory_command(args: argparse.Namespace) -> int:
+    model, s, weights_card = network_of(args)
+    if s is None:
+        raise ValueError(f"argument --weights: {args.weights} is a flow, which has no trajectory of this kind")
+    raw = None
+    if args.without_ema:
+        raw, raw_schedule, _ = load_network(args.without_ema, ema=False)
+        if raw.config != model.config or raw_schedule is None or not torch.equal(raw_schedule.beta, s.beta):
+            raise ValueError(
+                f"argument --without-ema: expected the network and the schedule of {args.weights}, got others"
+            )
+        raw.to(device())
+    check_writable("--out", args.out)
+    source = {"sha256": tensor_hash(model.state_dict()), "card": weights_card}
+    with tqdm(total=trajectory.evaluations(s.T, raw is not None), desc="sampling", unit="image") as bar:
+
+        def counted(network: UNet) -> EpsModel:
+            eps_model = without_label(network)
+
+            def counting(xt: Tensor, t: Tensor) -> Tensor:
+                bar.update(len(xt))
+                return eps_model(xt, t)
+
+            return counting
+
+        tr = trajectory.record(
+            s,
+            counted(model.to(device())),
+            model.image_shape,
+            seed=args.seed,
+            raw_model=counted(raw) if raw else None,
+            source=source,
+            device=device(),
+        )
+    trajectory.save(args.out, tr)
+    print(f"Wrote {args.out}: {len(tr.xt)} chains of {s.T} steps, {args.out.stat().st_size:,} bytes.")
+    return 0
 
 
 def grid(x: Tensor) -> Image.Image:
@@ -401,34 +549,82 @@ def strip(frames: Sequence[Step]) -> Figure:
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
-    model, s, weights_card = load_weights(args.weights)
+    model, s, weights_card = network_of(args)
     if s is None:
         raise ValueError(f"argument --weights: {args.weights} is a flow, whose bound in bits/dim is not known here")
-    u8 = data.load(args.data, "test").images
-    if args.n > len(u8):
-        raise ValueError(f"argument --n: expected at most the {len(u8)} test images of {args.data}, got {args.n}")
-    wanted = (model.config["channels"], model.config["image_size"], model.config["image_size"])
-    if u8.shape[1:] != wanted:
+    draws = s.T - 1 if args.draws == "all" else args.draws or EVALUATION_DRAWS
+    splits = {split: data.load(args.data, split).images for split in ("test", "train")}
+    mse_draws = min(draws, EVALUATION_DRAWS)
+    n, n_mse = args.n, max(args.n, math.ceil(2 * s.T * math.log(s.T + 1) / mse_draws))
+    if n > len(splits["test"]):
         raise ValueError(
-            f"argument --data: {args.weights} is for images {wanted}, got {args.data} {tuple(u8.shape[1:])}"
+            f"argument --n: expected at most the {len(splits['test'])} test images of {args.data}, got {n}"
         )
+    if n + n_mse > len(splits["train"]):
+        raise ValueError(
+            f"argument --n: expected at most {len(splits['train'])} training images of {args.data}, got {n} for the "
+            f"bound and {n_mse} others for the variances"
+        )
+    wanted, shape = model.image_shape, tuple(splits["test"].shape[1:])
+    if shape != wanted:
+        raise ValueError(f"argument --data: {args.weights} is for images {wanted}, got {args.data} {shape}")
     if args.json:
         check_writable("--json", args.json)
-    levels = GREY_LEVELS[args.data]
-    x0, generator = on_levels(u8[: args.n], levels).to(device()), torch.Generator(device()).manual_seed(0)
+    levels, started = GREY_LEVELS[args.data], time.perf_counter()
     network = without_label(model.to(device()))
-    result = bound(s, network, x0, generator=generator, draws=EVALUATION_DRAWS, bins=levels, clip_x0=True)
+
+    def images(split: str, part: slice) -> Tensor:
+        return on_levels(splits[split][part], levels).to(device())
+
+    def generator() -> torch.Generator:
+        return torch.Generator(device()).manual_seed(EVALUATION_SEED)
+
+    with tqdm(total=2 * n * (draws + 1) + n_mse * mse_draws, desc="evaluating", unit="image") as bar:
+
+        def counted(xt: Tensor, t: Tensor) -> Tensor:
+            bar.update(len(xt))
+            return network(xt, t)
+
+        others = images("train", slice(n, n + n_mse))
+        mse = eps_mse(s, counted, others, generator=generator(), draws=mse_draws, clip_x0=True)
+        var = variances(s, mse)
+        found = {
+            split: bounds(
+                s,
+                counted,
+                images(split, slice(n)),
+                generator=generator(),
+                draws=draws,
+                var=var,
+                bins=levels,
+                clip_x0=True,
+            )
+            for split in splits
+        }
+    codecs = lossless_bits(splits["test"][:n])
+    every = "every t" if draws == s.T - 1 else f"{draws} values of t"
     print(
-        f"{result.total:.3f} +- {result.std_error:.3f} bits/dim on {result.n} test images of {args.data} with {levels} "
-        f"grey levels: L_T {result.L_T:.4f}, L_1..L_(T-1) {result.L_t:.3f}, L_0 {result.L_0:.3f} "
-        f"(upper bound, Ho et al. Eq. 5; variances beta_t, clipped x_0; {EVALUATION_DRAWS} values of t for each image)"
+        f"bits/dim of {n} test and {n} training images of {args.data} with {levels} grey levels, {args.weights} "
+        f"(upper bound, Ho et al. Eq. 5; clipped x_0, {every} for each image):"
     )
+    print("       variances       L_T  L_1..T-1     L_0  bits/dim")
+    for split, by_variance in found.items():
+        for name, b in by_variance.items():
+            terms = f"{b.L_T:9.4f}{b.L_t:10.3f}{b.L_0:8.3f}{b.total:10.3f} +- {b.std_error:.3f}"
+            print(f"{split:<7}{name:<10}{terms}")
+    print(f"test, lossless, each image a file: {', '.join(f'{codec} {bits:.3f}' for codec, bits in codecs.items())}")
     if args.json:
         report = {
+            "weights": args.weights.name,
             "data": args.data,
             "levels": levels,
-            "draws": EVALUATION_DRAWS,
-            **asdict(result),
+            "draws": draws,
+            "seed": EVALUATION_SEED,
+            "device": device_name(torch.device(device())),
+            "seconds": round(time.perf_counter() - started, 1),
+            "bounds": {split: {name: asdict(b) for name, b in of.items()} for split, of in found.items()},
+            "eps_mse": mse[1:].tolist(),
+            "codecs": codecs,
             "card": weights_card,
         }
         write_whole(args.json, (json.dumps(report, indent=2) + "\n").encode())
@@ -448,13 +644,16 @@ def classifier_command(args: argparse.Namespace) -> int:
     train_images, test_images = (data.load(args.data, split) for split in ("train", "test"))
     check_writable("--out", args.out)
     print(f"Training a classifier on {len(train_images.images):,} images of {args.data}.", flush=True)
+    recipe = RECIPES[args.data] | ({} if args.epochs is None else {"epochs": args.epochs})
+    dtype = torch.bfloat16 if recipe.get("bf16") else torch.float32
     started = time.perf_counter()
-    classifier, loss = train_classifier(train_images, args.seed, device())
+    classifier, loss = train_classifier(train_images, args.seed, device(), **recipe)
+    classifier.to(dtype).float()  # as the file will hold it, so that the accuracy is that of the file
     card = {
         "data": args.data,
         "seed": args.seed,
-        "steps": EPOCHS * (len(train_images.images) // BATCH),
-        "batch": BATCH,
+        "steps": recipe["epochs"] * (len(train_images.images) // recipe["batch"]),
+        "batch": recipe["batch"],
         "seconds": round(time.perf_counter() - started, 1),
         "device": device_name(torch.device(device())),
         "threads": torch.get_num_threads(),
@@ -463,7 +662,7 @@ def classifier_command(args: argparse.Namespace) -> int:
         "loss": loss,
         "accuracy": accuracy(classifier, test_images),
     }
-    save_classifier(args.out, classifier, card)
+    save_classifier(args.out, classifier, card, dtype)
     print(f"Wrote {args.out}: right for {card['accuracy']:.4f} of the {len(test_images.images)} test images.")
     return 0
 
@@ -526,7 +725,13 @@ def parser() -> Parser:
     p = command("evaluate", evaluate_command, EVALUATE, "evaluate --weights digits --data digits")
     add_weights(p)
     p.add_argument("--data", choices=list(DEFAULT_PRESET), required=True, help="whose test images to measure")
-    p.add_argument("--n", metavar="N", type=whole(2), default=100, help="number of test images (default: 100)")
+    p.add_argument("--n", metavar="N", type=whole(2), default=100, help="images of either split (default: 100)")
+    p.add_argument(
+        "--draws",
+        metavar="K",
+        type=all_or_whole,
+        help=f"values of t for each image, or all (default: {EVALUATION_DRAWS})",
+    )
     p.add_argument("--json", metavar="FILE", type=Path, help="write the numbers and the card of the weights here too")
 
     p = command("judge", judge_command, JUDGE, "judge --weights digits-conditional --guidance 1.5")
@@ -534,9 +739,32 @@ def parser() -> Parser:
     p.add_argument("--n", metavar="N", type=whole(1), default=1000, help="number of samples (default: 1000)")
     add_sampling(p)
     p.add_argument("--json", metavar="FILE", type=Path, help="write the numbers here too")
+    p.add_argument(
+        "--pairs",
+        metavar="FILE.png",
+        type=png,
+        help="CIFAR-10: draw the eight samples that are closest to training images",
+    )
+
+    p = command("trajectory", trajectory_command, TRAJECTORY, "trajectory --weights digits --out runs/digits.npz")
+    add_weights(p)
+    p.add_argument("--without-ema", metavar="FILE", type=Path, help="a checkpoint.pt whose newest weights sample too")
+    p.add_argument("--seed", metavar="S", type=whole(0), default=0, help="of the noise (default: 0)")
+    p.add_argument("--out", metavar="FILE.npz", type=Path, required=True, help="the trajectory to write")
+
+    p = command("export", export_command, EXPORT, "export --weights digits --out runs/digits.safetensors")
+    add_weights(p)
+    p.add_argument(
+        "--out",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help="FILE.safetensors: our own format, in bf16; anything else: a folder in the layout of diffusers",
+    )
 
     p = command("classifier", classifier_command, CLASSIFIER, "classifier --data digits --out runs/judge.safetensors")
-    p.add_argument("--data", choices=["digits"], required=True, help="the images to learn")
+    p.add_argument("--data", choices=list(RECIPES), required=True, help="the images to learn")
+    p.add_argument("--epochs", metavar="N", type=whole(1), help="times to see each image (default: the data set's)")
     p.add_argument("--seed", metavar="S", type=whole(0), default=0, help="of all random numbers (default: 0)")
     p.add_argument("--threads", metavar="N", type=whole(1, 1024), help="CPU threads (default: torch decides)")
     p.add_argument("--out", metavar="FILE", type=Path, required=True, help="the weights to write")
@@ -556,8 +784,10 @@ def add_weights(p: Parser) -> None:
         metavar="FILE",
         type=weights,
         required=True,
-        help=f"weights.safetensors of a training run, or the name of shipped ones: {names}",
+        help=f"weights.safetensors or checkpoint.pt of a training run, a folder in the layout of diffusers, "
+        f"or the name of shipped weights: {names}",
     )
+    p.add_argument("--no-ema", action="store_true", help="of a checkpoint.pt the newest weights, not their average")
 
 
 def add_sampling(p: Parser) -> None:
@@ -570,8 +800,12 @@ GONE = "another process of this training is gone; the last checkpoint is whole: 
 NO_MEMORY = "not enough memory: expected smaller numbers for --batch or --n, or a larger one for --accumulate"
 TRAIN = "Train a network to predict noise (Algorithm 1); small digits by default, which need no download."
 SAMPLE = "Draw images from trained weights and write them as one picture."
-EVALUATE = "Measure trained weights on test images: an upper bound on their cost in bits/dim (fewer is better)."
-JUDGE = "Let a classifier judge samples of trained weights, beside real images: are they digits, and all of them?"
+EVALUATE = (
+    "Measure trained weights on test and training images: an upper bound on their cost in bits/dim (fewer is better)."
+)
+JUDGE = "Let a classifier judge samples of trained weights, beside real images: does it know them, are they copies?"
+TRAJECTORY = "Record how images come out of noise: x_t and the predicted x_0 on the way, for chapter 13."
+EXPORT = "Write weights for others: small in our own format, or as a folder that the library diffusers opens."
 CLASSIFIER = "Train a small classifier, the one that judges samples."
 DATA = "Download a data set once, checked by its hash; it stays on this machine."
 
@@ -590,6 +824,10 @@ def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def all_or_whole(text: str) -> int | str:
+    return text if text == "all" else whole(1)(text)
 
 
 def number(text: str) -> float:

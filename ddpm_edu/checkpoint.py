@@ -58,12 +58,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> State:
     ValueError, in one line that names the file, where it is missing, damaged, not a checkpoint of this package, or
     from another kind of device (whose random numbers cannot be continued here).
     """
-    with _reading(path, "checkpoint"):
-        if damaged := zipfile.ZipFile(path).testzip():  # torch.load does not look at the checksums
-            raise ValueError(f"its part {damaged} is damaged")
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["format"] != CHECKPOINT_FORMAT:
-            raise ValueError(f"expected the format {CHECKPOINT_FORMAT!r}, got {saved['format']!r}")
+    with _loading_checkpoint(path) as saved:
         if saved["device"] != torch.device(device).type:
             raise ValueError(f"it was made on {saved['device']} and can only go on there, not on {device}")
         state = State(Config.from_dict(saved["config"]), device)
@@ -82,21 +77,58 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> State:
     return state
 
 
-def save_weights(path: Path, model: UNet, schedule: Schedule | None, card: dict[str, Any]) -> None:
+def load_network(path: Path, ema: bool = True) -> tuple[UNet, Schedule | None, dict[str, Any]]:
+    """What `load_weights` gives, out of a checkpoint from any device: the averaged weights, or without them the newest.
+
+    ValueError as for `load_checkpoint`.
+    """
+    with _loading_checkpoint(path) as saved:
+        config = Config.from_dict(saved["config"])
+        model = UNet(**config.network)
+        model.load_state_dict(saved["ema" if ema else "model"])
+        card = {name: value for name, value in saved["config"].items() if name not in ("network", "schedule")}
+        card |= {
+            "steps": saved["step"],
+            "images_seen": saved["step"] * config.batch,
+            "seconds": round(saved["seconds"], 1),
+            "device": saved["device"],
+            "ema": ema,
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+        return model.eval(), config.schedule, card
+
+
+@contextmanager
+def _loading_checkpoint(path: Path) -> Iterator[dict[str, Any]]:
+    """What a checkpoint holds; what goes wrong in the block is an error of the file too, as in `loading`."""
+    with reading(path, "checkpoint"):
+        if damaged := zipfile.ZipFile(path).testzip():  # torch.load does not look at the checksums
+            raise ValueError(f"its part {damaged} is damaged")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["format"] != CHECKPOINT_FORMAT:
+            raise ValueError(f"expected the format {CHECKPOINT_FORMAT!r}, got {saved['format']!r}")
+        yield saved
+
+
+def save_weights(
+    path: Path, model: UNet, schedule: Schedule | None, card: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> None:
     """Write ``model`` (share the EMA, ``state.ema.model``) for `load_weights`; ``card`` is whatever JSON can say.
 
-    ``schedule`` is None for a network that was trained by flow matching.
+    ``schedule`` is None for a network that was trained by flow matching. ``dtype`` is that of the numbers in the file:
+    torch.bfloat16 halves it and keeps 8 binary digits of each weight.
     """
     metadata = {
         "network": json.dumps(model.config),
         "schedule": schedules.to_json(schedule) if schedule else "null",
         "card": json.dumps(card),
     }
-    save_tensors(path, WEIGHTS_FORMAT, model.state_dict(), metadata)
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    save_tensors(path, WEIGHTS_FORMAT, tensors, metadata)
 
 
 def load_weights(path: Path) -> tuple[UNet, Schedule | None, dict[str, Any]]:
-    """The network (on the CPU, in evaluation mode), schedule and card that `save_weights` wrote.
+    """The network (on the CPU, float32, in evaluation mode), schedule and card that `save_weights` wrote.
 
     ValueError, in one line that names the file, where it is missing, damaged or not a weights file of this package.
     """
@@ -136,7 +168,7 @@ def loading(path: Path, format: str) -> Iterator[tuple[dict[str, Tensor], dict[s
     ValueError, in one line that names the file, where it is missing, damaged, of another format, or where the tensors
     are not those that were saved.
     """
-    with _reading(path, "weights file"), safetensors.safe_open(path, "pt") as file:
+    with reading(path, "weights file"), safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != format:
             raise ValueError(f"expected the format {format!r}, got {metadata.get('format')!r}")
@@ -151,7 +183,7 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return digest.hexdigest()
 
 
@@ -175,7 +207,7 @@ def write_whole(path: Path, contents: bytes) -> None:
 
 
 @contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
+def reading(path: Path, what: str) -> Iterator[None]:
     """Turn whatever reading ``path`` raises into one line: a foreign file can fail in any way at all."""
     try:
         yield

@@ -92,13 +92,15 @@ def sample(
     ``dtype``; the noise of the steps is the same with and without it. ValueError for an xT of another shape.
     """
     var = s.beta if var is None else var
-    x = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
-    x = _start("xT", xT, x)
-    for t in range(s.T, 0, -1):
-        x0_hat = _predict_x0(s, eps_model, x, t, clip_x0)
+    x = _xT_or(xT, torch.randn(shape, generator=generator, device=generator.device, dtype=dtype))
+    times = list(range(s.T, 0, -1))
+    for_x0 = _coefficients(lambda t, x, eps: x0_from_eps(s, x, t, eps), times, 2)
+    for_x_prev = _coefficients(lambda t, x, x0, z: p_step(s, x, t, x0, var, z), times, 3)
+    for t, x_eps, (on_x, on_x0, on_z) in zip(times, for_x0, for_x_prev, strict=True):
+        x0_hat = _predict_x0(eps_model, x, t, x_eps, clip_x0)
         yield Step(t, x, x0_hat)
         z = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
-        x = p_step(s, x, t, x0_hat, var, z)
+        x = on_x0 * x0_hat + on_x * x + on_z * z
     yield Step(0, x, x)
 
 
@@ -125,28 +127,23 @@ def ddim(
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected a number from 0 to 1, got {eta}")
     times = even_grid(s.T, steps)
-    x = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
-    x = _start("xT", xT, x)
-    for t, r in zip(times, [*times[1:], 0], strict=True):
-        x0_hat = _predict_x0(s, eps_model, x, t, clip_x0)
+    abar_t, abar_r = s.alpha_bar[times], s.alpha_bar[[*times[1:], 0]]
+    var = eta**2 * (1 - abar_r) / (1 - abar_t) * (1 - abar_t / abar_r)
+    for_x0 = _coefficients(lambda t, x, eps: x0_from_eps(s, x, t, eps), times, 2)
+    for_eps = _coefficients(lambda t, x, x0: eps_from_x0(s, x, t, x0), times, 2)
+    for_xr = torch.stack([abar_r.sqrt(), (1 - abar_r - var).clamp(min=0).sqrt(), var.sqrt()], 1).tolist()
+    x = _xT_or(xT, torch.randn(shape, generator=generator, device=generator.device, dtype=dtype))
+    for t, x_eps, x_x0, (on_x0, on_eps, on_z) in zip(times, for_x0, for_eps, for_xr, strict=True):
+        x0_hat = _predict_x0(eps_model, x, t, x_eps, clip_x0)
         yield Step(t, x, x0_hat)
-        eps_hat = eps_from_x0(s, x, t, x0_hat)
-        abar_t, abar_r = at(s.alpha_bar, t, x), at(s.alpha_bar, r, x)
-        var = eta**2 * (1 - abar_r) / (1 - abar_t) * (1 - abar_t / abar_r)
+        eps_hat = x_x0[0] * x + x_x0[1] * x0_hat
         z = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
-        x = (
-            abar_r.sqrt().to(dtype) * x0_hat
-            + (1 - abar_r - var).clamp(min=0).sqrt().to(dtype) * eps_hat
-            + var.sqrt().to(dtype) * z
-        )
+        x = on_x0 * x0_hat + on_eps * eps_hat + on_z * z
     yield Step(0, x, x)
 
 
 def even_grid(T: int, steps: int) -> list[int]:
-    """``steps`` times from T down, evenly spaced so that the last jump, to 0, is as long as the others.
-
-    ValueError unless 1 <= steps <= T.
-    """
+    """``steps`` times from T down, evenly spaced, the last jump, to 0, included. ValueError unless 1 <= steps <= T."""
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= T:
         raise ValueError(f"steps: expected a whole number from 1 to T = {T}, got {steps!r}")
     return [round(T * k / steps) for k in range(steps, 0, -1)]
@@ -160,8 +157,7 @@ def langevin(
     x <- x + step_size score(x) + sqrt(2 step_size temperature) z with z standard normal from ``generator``: where score
     is the gradient of log p, the law of x tends to p^(1 / temperature), normalised, with a bias of the order of
     step_size. temperature = 0 climbs log p without noise. Written with epsilon / 2 for step_size, the noise is
-    sqrt(epsilon) z. A step has no graph; score may use one. ValueError unless step_size > 0, steps >= 1,
-    temperature >= 0.
+    sqrt(epsilon) z. A step has no graph. ValueError unless step_size > 0, steps >= 1, temperature >= 0.
     """
     if not 0 < step_size < math.inf:
         raise ValueError(f"step_size: expected a number > 0, got {step_size}")
@@ -178,21 +174,26 @@ def langevin(
         yield x
 
 
-def _start(name: str, given: Tensor | None, draw: Tensor) -> Tensor:
-    """The given starting point, like the draw that it stands for; that draw where none is given."""
-    if given is None:
+def _xT_or(xT: Tensor | None, draw: Tensor) -> Tensor:
+    if xT is None:
         return draw
-    if given.shape != draw.shape or not given.is_floating_point():
-        raise ValueError(
-            f"{name}: expected floating-point data of shape {tuple(draw.shape)}, "
-            f"got {given.dtype} of shape {tuple(given.shape)}"
-        )
-    return given.detach().to(draw)
+    if (got := tuple(xT.shape)) != (want := tuple(draw.shape)) or not xT.is_floating_point():
+        raise ValueError(f"xT: expected floating-point data of shape {want}, got {xT.dtype} of shape {got}")
+    return xT.detach().to(draw)
 
 
-def _predict_x0(s: Schedule, eps_model: EpsModel, x: Tensor, t: int, clip_x0: bool) -> Tensor:
+def _coefficients(f: Callable[..., Tensor], times: list[int], inputs: int) -> list[list[float]]:
+    """For each t the numbers a, b, ... with f(t, x, y, ...) = a x + b y + ..., in float64: f at the unit vectors.
+
+    All times at once: a step of the loop is then a few products, each of which casts its number to the data's dtype.
+    """
+    units = torch.eye(inputs, dtype=torch.float64)[:, :, None].expand(-1, -1, len(times))
+    return torch.stack([f(torch.tensor(times), *unit) for unit in units], 1).tolist()
+
+
+def _predict_x0(eps_model: EpsModel, x: Tensor, t: int, x_eps: list[float], clip_x0: bool) -> Tensor:
     eps_hat = eps_model(x, torch.full((len(x),), t, device=x.device))
     if eps_hat.shape != x.shape:
         raise ValueError(f"eps_model: expected an output of shape {tuple(x.shape)}, got {tuple(eps_hat.shape)}")
-    x0_hat = x0_from_eps(s, x, t, eps_hat)
+    x0_hat = x_eps[0] * x + x_eps[1] * eps_hat
     return x0_hat.clamp(-1, 1) if clip_x0 else x0_hat

@@ -18,6 +18,9 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from ddpm_edu.tables import at as at  # looked for here, beside the tables that it reads
+from ddpm_edu.tables import describe
+
 JSON_FORMAT = "ddpm_edu.schedule/1"
 
 
@@ -39,7 +42,7 @@ class Schedule:
         for name in ("beta", "alpha", "alpha_bar"):
             table = getattr(self, name)
             if not isinstance(table, Tensor) or table.dtype != torch.float64 or table.ndim != 1 or len(table) < 2:
-                raise ValueError(f"{name}: expected a float64 tensor of shape (T + 1,), T >= 1, got {_describe(table)}")
+                raise ValueError(f"{name}: expected a float64 tensor of shape (T + 1,), T >= 1, got {describe(table)}")
             if len(table) != len(self.beta):
                 raise ValueError(f"{name}: expected T + 1 = {len(self.beta)} entries as in beta, got {len(table)}")
         _check_betas(self.beta[1:])
@@ -72,7 +75,7 @@ class Schedule:
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"betas: expected numbers beta_1..beta_T, got {str(betas)[:60]}") from None
         if values.ndim != 1 or len(values) == 0:
-            raise ValueError(f"betas: expected a list beta_1..beta_T, at least one, got {_describe(values)}")
+            raise ValueError(f"betas: expected a list beta_1..beta_T, at least one, got {describe(values)}")
         beta = torch.cat([torch.zeros(1, dtype=torch.float64), values])
         _check_betas(beta[1:])
         return cls(beta, 1 - beta, torch.cumprod(1 - beta, 0))
@@ -106,6 +109,25 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
     if not s >= 0:
         raise ValueError(f"s: expected a number >= 0, got {s}")
     return _from_alpha_bar(lambda u: torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2, T, max_beta)
+
+
+def log_snr_linear(T: int = 1000, log_snr_1: float = 13.3, log_snr_T: float = -5.0) -> Schedule:
+    """ln SNR_t = ln(alpha_bar_t / (1 - alpha_bar_t)) falls linearly in t, from log_snr_1 at t = 1 to log_snr_T at T.
+
+    The schedule that Kingma et al. 2021 (variational diffusion models) start from, cut into T steps. With the variances
+    beta_tilde_t the bound (Ho et al. 2020, Eq. 12) weighs ||eps - eps_hat||^2 by (SNR_{t-1} / SNR_t - 1) / 2, here one
+    and the same number for all t = 2..T: L_simple weighs these terms as the bound does, and only t = 1 otherwise.
+    ValueError unless T >= 2 and log_snr_1 > log_snr_T, both finite; and where a step is lost in rounding.
+    """
+    if not (_check_T(T) >= 2 and math.inf > log_snr_1 > log_snr_T > -math.inf):
+        raise ValueError(
+            "T, log_snr_1, log_snr_T: expected T >= 2 and finite numbers log_snr_1 > log_snr_T, "
+            f"got {T}, {log_snr_1}, {log_snr_T}"
+        )
+    log_snr = torch.linspace(log_snr_1, log_snr_T, T, dtype=torch.float64)
+    beta = torch.sigmoid(-log_snr)  # 1 - alpha_bar_t; 1 - alpha_bar_t / alpha_bar_{t-1}, without cancellation, is:
+    beta[1:] *= -torch.expm1(log_snr.diff())
+    return Schedule.from_betas(beta)
 
 
 def sigmoid(
@@ -151,27 +173,6 @@ def from_json(text: str) -> Schedule:
     return Schedule.from_betas(betas)
 
 
-def at(table: Tensor, t: int | Tensor, x: Tensor, first: int = 0) -> Tensor:
-    """table[t], shaped so that it multiplies x: (B, 1, ..., 1) for t of shape (B,), 0-d for an int t.
-
-    ``table`` has shape (T + 1,); the result keeps its dtype (cast the finished coefficient, not the table).
-    ``t`` is an int, or an int64 tensor of shape (B,) where x has shape (B, ...); one on the CPU fits any x. ValueError
-    for t outside first..T (Python's table[-1] would wrap silently), for another dtype and for another shape.
-    """
-    T = len(table) - 1
-    if not isinstance(t, Tensor):
-        if isinstance(t, bool) or not isinstance(t, Integral):
-            raise ValueError(f"t: expected an int or an int64 tensor of shape (B,), got {t!r}")
-        if not first <= t <= T:
-            raise ValueError(f"t: expected {first}..{T}, got {t}")
-        return table[int(t)].to(x.device)
-    if t.dtype != torch.int64 or t.ndim != 1 or t.shape != x.shape[:1]:
-        raise ValueError(f"t: expected an int or an int64 tensor of shape {tuple(x.shape[:1])}, got {_describe(t)}")
-    if len(t) and not (first <= int(t.min()) and int(t.max()) <= T):
-        raise ValueError(f"t: expected {first}..{T}, got values from {int(t.min())} to {int(t.max())}")
-    return table.to(t.device)[t].reshape(-1, *(1,) * (x.ndim - 1)).to(x.device, non_blocking=not t.is_cuda)
-
-
 def _from_alpha_bar(f: Callable[[Tensor], Tensor], T: int, max_beta: float) -> Schedule:
     """The schedule whose alpha_bar is f(t/T) / f(0), each beta_t clipped at max_beta."""
     if not 0 < max_beta < 1:
@@ -191,9 +192,3 @@ def _check_betas(betas: Tensor) -> None:
     if bad.any():
         t = int(bad.nonzero()[0]) + 1
         raise ValueError(f"betas: expected numbers strictly between 0 and 1, got beta_{t} = {betas[t - 1].item():g}")
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__} {value!r}"

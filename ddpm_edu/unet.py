@@ -33,6 +33,16 @@ def time_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def fourier_features(xt: Tensor, ns: Sequence[int]) -> Tensor:
+    """(B, C, H, W) -> (B, C (1 + 2 len(ns)), H, W): xt, then for each n C channels sin(2^n pi xt) and C of the cosine.
+
+    They show a network the last bits of a grey value (Kingma et al. 2021). From one of 256 levels in [-1, 1] to the
+    next, the angle grows by 2^(n + 1) pi / 255, which is about a quarter of a turn for n = 6 and a half for n = 7.
+    """
+    angles = [2**n * math.pi * xt for n in ns]
+    return torch.cat([xt, *(f(angle) for angle in angles for f in (torch.sin, torch.cos))], dim=1)
+
+
 class ResBlock(nn.Module):
     """Residual block (B, c_in, H, W) -> (B, c_out, H, W), shifted by the embedding, with self-attention if asked for.
 
@@ -89,7 +99,8 @@ class UNet(nn.Module):
     * ``dropout`` inside the residual blocks, in train mode only;
     * ``classes``: number of classes for a class-conditional network, else None;
     * ``groups`` of channels in each norm, a divisor of every level's channels; None: 32, as in the original, or fewer
-      in a norm where a group would have less than 4 channels.
+      in a norm where a group would have less than 4 channels;
+    * ``fourier``: the numbers n of the channels that `fourier_features` puts beside xt; none in the original.
 
     At initialisation the output is exactly 0. ``config`` holds these arguments: ``UNet(**unet.config)`` rebuilds it.
     Raises ValueError, naming the argument, where they do not fit together.
@@ -106,9 +117,10 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         classes: int | None = None,
         groups: int | None = None,
+        fourier: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        width_mults, attention_at = tuple(width_mults), tuple(attention_at)
+        width_mults, attention_at, fourier = tuple(width_mults), tuple(attention_at), tuple(fourier)
         sizes = [image_size // 2**level for level in range(len(width_mults))]
         factor = 2 ** (len(width_mults) - 1)
         self.config: dict[str, Any] = {}
@@ -127,6 +139,7 @@ class UNet(nn.Module):
                 groups is None or (groups > 0 and width % groups == 0),
                 f"a divisor of {width}, or None",
             ),
+            ("fourier", fourier, all(type(n) is int and 0 <= n <= 15 for n in fourier), "whole numbers from 0 to 15"),
         ):
             if not good:
                 raise ValueError(f"{name}: expected {expected}, got {value}")
@@ -135,7 +148,7 @@ class UNet(nn.Module):
         c_emb = 4 * width
         self.time_mlp = nn.Sequential(_init(nn.Linear(width, c_emb)), nn.SiLU(), _init(nn.Linear(c_emb, c_emb)))
         self.class_emb = None if classes is None else nn.Embedding(classes, c_emb)
-        self.stem = _init(nn.Conv2d(channels, width, 3, padding=1))
+        self.stem = _init(nn.Conv2d(channels * (1 + 2 * len(fourier)), width, 3, padding=1))
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         levels = [(size, width * mult) for size, mult in zip(sizes, width_mults, strict=True)]
         c, c_skips = width, [width]  # channels now, and of every output that the way up will take in again
@@ -180,7 +193,7 @@ class UNet(nn.Module):
         elif y is not None:
             raise ValueError(f"y: expected None, since the network was built without classes, got {_describe(y)}")
         emb = F.silu(emb)  # every block begins with it, so it is done once
-        h = self.stem(xt)  # (B, width, H, W)
+        h = self.stem(fourier_features(xt, self.config["fourier"]))  # (B, width, H, W)
         skips = [h]
         for layer in self.down:
             h = layer(h, emb) if isinstance(layer, ResBlock) else layer(h)

@@ -1,7 +1,9 @@
 """The chapters in a real browser: JupyterLab in headless Chromium, every slider moved by keyboard to both ends.
 
-A panel named NAME puts the CSS class ``ddpm-slider-NAME`` on the control, ``ddpm-view-NAME`` on the drawing and
-``ddpm-text-NAME`` on the readout. Latencies are printed, never asserted: they belong to the machine.
+Of each chapter only the cells run that its sliders need (`notebook.needed`); other tests execute all of it. A panel
+named NAME puts the CSS class ``ddpm-slider-NAME`` on the control, ``ddpm-view-NAME`` on the drawing and
+``ddpm-text-NAME`` on the readout. Latencies are printed, never asserted: they belong to the machine. They are counted
+apart where the browser had the state (a hit) and where it asked the kernel for it (a miss).
 """
 
 import json
@@ -17,24 +19,34 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import course
 import notebook
 import pytest
 import torch
+from nbformat import NotebookNode
 
-from ddpm_edu import elbo, gaussian, schedules, widgets
+from ddpm_edu import checkpoint, elbo, gaussian, schedules, trajectory, widgets
 
 try:
     from playwright.sync_api import TimeoutError, sync_playwright
 except ImportError:
     sync_playwright = None
 
-CHAPTERS = [path for path in course.chapters() if any(map(notebook.has_slider, course.code_cells(course.read(path))))]
+CHAPTERS = [
+    path
+    for path in course.notebooks()
+    if path.parent.name == "notebooks" and any(map(notebook.has_slider, course.code_cells(course.read(path))))
+]
 OUTPUT = course.ROOT / "tests" / "browser-output"
 SECOND = 1000  # playwright counts milliseconds
 PATIENCE = 30 * SECOND  # for one redraw
 PRESSES = 20
+MISSES = 5  # presses that come too early for the browser to have the state
+BURST = 40
+DARK, LIGHT = "JupyterLab Dark", "JupyterLab Light"
+READABLE = 3  # contrast of a line with its background
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -111,6 +123,37 @@ def _flow_text(steps: float, tau: float, follow: str) -> str:
     return widgets.flow_paths(follow, int(steps), tau)["readout"]
 
 
+def _predicted_text(t: float, sample: float, clamp: str) -> str:
+    tr = trajectory.load(checkpoint.SHIPPED / "cifar10.trajectory.npz")
+    return widgets.predicted_state(tr, tr.t.tolist().index(int(t)), int(sample), clamp)[1]
+
+
+SCHEDULES: dict[str, Callable[[int], schedules.Schedule]] = {
+    "linear": schedules.linear,
+    "scaled linear": schedules.scaled_linear,
+    "cosine": schedules.cosine,
+    "sigmoid": schedules.sigmoid,
+    "log-SNR linear": schedules.log_snr_linear,
+    "constant": schedules.constant,
+    "from JSON": lambda T: schedules.linear(8, 0.05, 0.75),  # the example that stands there
+}
+
+
+def _laboratory_text(a: str, T_a: float, b: str, T_b: float, steps: float | str, variance: str) -> str:
+    sampler = f"Sampler: {'as many as T' if steps == 'T' else f'{steps:.0f}'} steps, variance {variance}."
+    if "drawn by hand" in (a, b):  # its knots stand where the curve before was
+        return sampler
+    lines = []
+    for name, family, T in (("A", a, T_a), ("B", b, T_b)):
+        s = SCHEDULES[family](int(T))
+        found = elbo.validity(s.beta[1:])
+        first, last = (f"{10 * math.log10(snr):.1f}" for snr in (found.snr_1, found.snr_T))
+        mark = "✓ x_T is noise" if found.x_T_is_noise else "✗ x_T is not noise"
+        line = f"{name} {family}, T = {s.T}: ᾱ_T = {found.alpha_bar_T:.2g}, SNR from {first} to {last} dB"
+        lines.append(f"{line.replace(' -', ' −')}, L_T = {found.prior_bits:.2g} bits/dim {mark}")
+    return "\n".join([*lines, sampler])
+
+
 def f64(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
@@ -118,6 +161,7 @@ def f64(*values: float) -> torch.Tensor:
 # name of a panel -> values of its sliders -> what its readout must contain, from the package's formulas
 READOUTS: dict[str, Callable[..., str]] = {
     "kl": _kl_text,
+    "laboratory": _laboratory_text,
     "elbo": _elbo_text,
     "noise": _noise_text,
     "schedule": _schedule_text,
@@ -130,44 +174,98 @@ READOUTS: dict[str, Callable[..., str]] = {
     "langevin": _langevin_text,
     "guidance": _guidance_text,
     "flow": _flow_text,
+    "predicted": _predicted_text,
 }
 
 IDLE = """() => {
   const panel = window.jupyterapp?.shell.currentWidget;
   return panel?.sessionContext?.session?.kernel?.status === 'idle';
 }"""
-ALL_CELLS_RAN = """() =>
-  [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(e => /\\[\\d+\\]/.test(e.textContent))"""
+RUN_CELLS = """async numbers => {
+  const notebook = window.jupyterapp.shell.currentWidget.content;
+  for (const number of numbers) {
+    notebook.deselectAll();
+    notebook.activeCellIndex = number;
+    await window.jupyterapp.commands.execute('notebook:run-cell');
+  }
+}"""
+RUN_CODE = """code => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  return kernel.requestExecute({code}).done.then(reply => reply.content.status);
+}"""
+DRAWN = "cells => document.querySelectorAll('[class*=\"ddpm-view-\"]').length >= cells"
 PANELS = """() => {
   const classes = [...document.querySelectorAll('[class*="ddpm-slider-"]')].flatMap(e => [...e.classList]);
   return [...new Set(classes.filter(c => c.startsWith('ddpm-slider-')).map(c => c.slice('ddpm-slider-'.length)))];
 }"""
-# Two times from the key press: to the callback of the frame that shows the changed drawing, which runs before that
-# frame is painted, and to a message posted from it, which arrives after.
-STOPWATCH = """selector => {
+# Two times from the key press: until the drawing has changed, and until the frame that shows it is painted. A message
+# that is posted from within a frame arrives after its painting.
+STOPWATCH = """([selector, nudged]) => {
   const view = document.querySelector(selector);
-  const source = () => (view.matches('img') ? view : view.querySelector('img'))?.src;
-  const before = source();
-  let pressed = 0, stopped = false;
+  const picture = () => (view.matches('img') ? view : view.querySelector('img'));
+  const before = picture()?.src;
+  const afterPaint = work => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = work;
+    channel.port2.postMessage(null);
+  };
+  nudged?.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+  let pressed = null, drawn = null, inFrame = false;
   window.latency = null;
+  const tick = () => {
+    if (drawn !== null) return;
+    inFrame = true;
+    afterPaint(() => { inFrame = false; });
+    requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
   document.addEventListener('keydown', event => { pressed = event.timeStamp; }, {capture: true, once: true});
+  const finish = () => afterPaint(() => { window.latency = [drawn - pressed, performance.now() - pressed]; });
   const stop = () => {
-    if (stopped) return;
-    stopped = true;
+    if (pressed === null || drawn !== null) return;
+    drawn = performance.now();
     observer.disconnect();
-    requestAnimationFrame(() => {
-      const drawn = performance.now() - pressed;
-      const channel = new MessageChannel();
-      channel.port1.onmessage = () => { window.latency = [drawn, performance.now() - pressed]; };
-      channel.port2.postMessage(null);
-    });
+    inFrame ? finish() : requestAnimationFrame(finish);
   };
   const observer = new MutationObserver(() => {
-    const picture = view.matches('img') ? view : view.querySelector('img');
-    if (!picture) stop();
-    else if (picture.src !== before) picture.decode().then(stop, () => {});
+    if (!picture()) stop();
+    else if (picture().src !== before) picture().decode().then(stop, () => {});
   });
   observer.observe(view, {subtree: true, childList: true, attributes: true, characterData: true});
+}"""
+# When a key was last pressed and when the drawing last changed
+LAST = """([selector, nudged]) => {
+  nudged?.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+  window.last = {pressed: 0, drawn: 0};
+  document.addEventListener('keydown', event => { window.last.pressed = event.timeStamp; }, {capture: true});
+  new MutationObserver(() => { window.last.drawn = performance.now(); }).observe(
+    document.querySelector(selector), {subtree: true, childList: true, attributes: true, characterData: true});
+}"""
+# The lowest contrast of a line or a text of the drawing with the page, as WCAG 2 defines it; grid and areas are faint
+CONTRAST = """selector => {
+  const view = document.querySelector(selector), context = new OffscreenCanvas(1, 1).getContext('2d');
+  const rgba = colour => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data].map(one => one / 255);
+  };
+  const luminance = rgb => rgb
+    .map(one => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, k) => sum + one * [0.2126, 0.7152, 0.0722][k], 0);
+  let page = view;
+  while (rgba(getComputedStyle(page).backgroundColor)[3] === 0) page = page.parentElement;
+  const behind = rgba(getComputedStyle(page).backgroundColor).slice(0, 3);
+  const contrasts = [...view.querySelectorAll('line, polyline, path, rect, circle, text')].flatMap(one => {
+    const style = getComputedStyle(one);
+    if (style.opacity < 0.5 || one.closest('clipPath')) return [];
+    return [style.stroke, style.fill].filter(colour => colour !== 'none').map(colour => {
+      const [r, g, b, a] = rgba(colour);
+      const seen = luminance([r, g, b].map((one, k) => a * one + (1 - a) * behind[k])), around = luminance(behind);
+      return (Math.max(seen, around) + 0.05) / (Math.min(seen, around) + 0.05);
+    });
+  });
+  return Math.min(99, ...contrasts);
 }"""
 
 
@@ -257,7 +355,7 @@ class Slider:
     """A slider with the readout and the drawing of its panel, as a reader with a keyboard uses them."""
 
     def __init__(self, page, panel: str, place: int) -> None:
-        self.page, self.panel = page, panel
+        self.page, self.panel, self.place = page, panel, place
         self.all = page.locator(f".ddpm-slider-{panel}")
         self.slider = self.all.nth(place)
         self.handle = self.slider.locator(".noUi-handle")
@@ -275,7 +373,7 @@ class Slider:
     def settle(self) -> None:
         """Wait until the kernel has nothing to do and two frames have passed."""
         self.page.wait_for_function(IDLE, timeout=PATIENCE)
-        self.page.wait_for_timeout(150)
+        self.page.wait_for_timeout(100)
         self.page.wait_for_function(IDLE, timeout=PATIENCE)
 
     def value(self) -> float | str:
@@ -310,21 +408,56 @@ class Slider:
         self.view.scroll_into_view_if_needed()
         return self.view.screenshot(animations="disabled")
 
-    def latencies(self) -> list[tuple[float, float]]:
-        """Milliseconds from key press to the frame and to its paint, walking up and turning at the ends."""
-        measured, key, opposite = [], "ArrowRight", "ArrowLeft"
+    def latencies(self) -> list["Latency"]:
+        """Walking up and turning at the ends; then MISSES times just when another slider of the panel has moved."""
+        measured, keys = [], ["ArrowRight", "ArrowLeft"]
         self.press("Home")
         for _ in range(PRESSES):
-            before = self.position()
-            self.page.evaluate(STOPWATCH, self.view_selector)
-            self.page.keyboard.press(key)
-            self.page.wait_for_timeout(120)  # nothing is asked of the page while it redraws
-            if self.position() == before:  # at an end, nothing moved
-                key, opposite = opposite, key
-                continue
-            self.page.wait_for_function("() => window.latency !== null", timeout=PATIENCE)
-            measured.append(tuple(self.page.evaluate("window.latency")))
-        return measured
+            if not (one := self.latency(keys[0])):
+                keys.reverse()
+            measured.append(one)
+        if other := self.other():
+            other.press("Home")
+            self.handle.focus()
+            for _ in range(MISSES):
+                measured.append(self.latency(keys[0], other) or self.latency(keys[1], other))
+        return [one for one in measured if one]
+
+    def latency(self, key: str, nudged: "Slider | None" = None) -> "Latency | None":
+        """What a press of this key takes, after a step of another slider; None if nothing moves, at an end."""
+        before, questions = self.position(), len(self.page.questions)
+        self.page.evaluate(STOPWATCH, [self.view_selector, nudged and nudged.handle.element_handle()])
+        self.page.keyboard.press(key)
+        self.page.wait_for_timeout(40)  # nothing is asked of the page while it redraws
+        if self.position() == before:
+            return None
+        self.page.wait_for_function("() => window.latency !== null", timeout=PATIENCE)
+        return Latency(*self.page.evaluate("window.latency"), missed=len(self.page.questions) > questions)
+
+    def burst(self) -> float:
+        """Milliseconds from the last of 40 presses to the last redraw, on a line that the browser does not have."""
+        self.press("Home")
+        self.handle.focus()
+        other = self.other()
+        self.page.evaluate(LAST, [self.view_selector, other and other.handle.element_handle()])
+        for k in range(BURST):
+            self.page.keyboard.press("ArrowLeft" if k % 4 == 3 else "ArrowRight")
+        self.check_text()
+        self.settle()
+        self.check_text()  # nothing that was on its way has drawn over it
+        return self.page.evaluate("() => Math.max(0, window.last.drawn - window.last.pressed)")
+
+    def other(self) -> "Slider | None":
+        """Another slider of the panel."""
+        return Slider(self.page, self.panel, int(self.place == 0)) if self.all.count() > 1 else None
+
+
+class Latency(NamedTuple):
+    """Milliseconds from a key press to the changed drawing and to its painting; did the browser have to ask?"""
+
+    drawn: float
+    painted: float
+    missed: bool
 
 
 def _value(slider) -> float | str:
@@ -339,29 +472,53 @@ def _value(slider) -> float | str:
         return shown
 
 
-@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
-def page(lab, request):
-    """A chapter, opened and run from top to bottom, with what the page complained about and where it connected."""
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium without a window."""
     executable = chromium()
     if sync_playwright is None:
         missing("no playwright: pip install -e .[test]")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.errors, page.outside = [], []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        # JupyterLab catches what a widget's code throws and writes it to the console
-        page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
-        page.on("request", lambda request: _is_local(request.url, lab) or page.outside.append(request.url))
-        page.goto(f"{lab}/doc/tree/notebooks/{request.param.name}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120 * SECOND)
-        page.wait_for_function(IDLE, timeout=120 * SECOND)
-        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_function(ALL_CELLS_RAN, timeout=300 * SECOND)
-        page.wait_for_function(IDLE, timeout=60 * SECOND)
-        yield page
-        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        yield browser
         browser.close()
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def page(lab, browser, request):
+    """A chapter, opened, its sliders at work, with what the page complained about and where it connected."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.errors, page.outside, page.questions = [], [], []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    # JupyterLab catches what a widget's code throws and writes it to the console
+    page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
+    page.on("request", lambda request: _is_local(request.url, lab) or page.outside.append(request.url))
+    page.on(
+        "websocket",
+        lambda socket: socket.on("framesent", lambda sent: _is_question(sent) and page.questions.append(sent)),
+    )
+    page.goto(f"{lab}/doc/tree/notebooks/{request.param.name}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120 * SECOND)
+    page.wait_for_function(IDLE, timeout=120 * SECOND)
+    cells = course.read(request.param).cells
+    page.sliders = sum(map(notebook.has_slider, cells))
+    page.evaluate(RUN_CELLS, _needed_by_sliders(cells))
+    page.wait_for_function(IDLE, timeout=60 * SECOND)
+    yield page
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    page.close()
+
+
+def _needed_by_sliders(cells: list[NotebookNode]) -> list[int]:
+    """Numbers of the cells that the sliders of a chapter need."""
+    places = [place for place, cell in enumerate(cells) if cell.cell_type == "code"]
+    wanted = [number for number, place in enumerate(places) if notebook.has_slider(cells[place])]
+    return [places[number] for number in notebook.needed([cells[place].source for place in places], wanted)]
+
+
+def _is_question(sent: str | bytes) -> bool:
+    """Is this message to the kernel the question for a state that the browser misses?"""
+    return b'"missing":true' in (sent.encode() if isinstance(sent, str) else sent)
 
 
 def _is_local(url: str, lab: str) -> bool:
@@ -375,8 +532,8 @@ def output_texts(page, kind: str) -> list[str]:
 def test_every_slider_of_the_chapter_moves_its_text_and_its_picture(page, capsys):
     assert output_texts(page, "stderr") == []
     assert output_texts(page, "error") == []
+    page.wait_for_function(DRAWN, arg=page.sliders, timeout=PATIENCE)
     panels = page.evaluate(PANELS)
-    assert panels, "no slider with a class ddpm-slider-NAME in the page"
     assert set(panels) <= set(READOUTS), "a panel without an entry in READOUTS"
     OUTPUT.mkdir(exist_ok=True)
     for panel in panels:
@@ -385,6 +542,8 @@ def test_every_slider_of_the_chapter_moves_its_text_and_its_picture(page, capsys
             with capsys.disabled():
                 print(f"\n{latency}", end="")
         page.screenshot(path=OUTPUT / f"{panel}.png")
+        follows_python(Slider(page, panel, page.locator(f".ddpm-slider-{panel}").count() - 1))
+    is_readable_in_the_dark(page, panels)
     assert output_texts(page, "stderr") == []
     assert output_texts(page, "error") == []
     assert page.errors == []
@@ -394,6 +553,7 @@ def test_every_slider_of_the_chapter_moves_its_text_and_its_picture(page, capsys
 def sweep(slider: Slider) -> str:
     """Both ends and a state between: the readout is right, text and picture change. Returns the latency in words."""
     slider.press("ArrowRight", "Home")
+    assert slider.handle.get_attribute("aria-label") == slider.slider.locator(".widget-label").inner_text()
     slider.check_text()
     low, low_text, low_picture = slider.value(), slider.text(), slider.picture()
     slider.press("ArrowRight", "ArrowRight", "ArrowRight")
@@ -406,9 +566,65 @@ def sweep(slider: Slider) -> str:
     assert changed, f"{slider.name}: the drawing is the same at {low} and {slider.value()}"
     measured = slider.latencies()
     assert len(measured) >= PRESSES // 2
-    drawn, painted = (sorted(times) for times in zip(*measured, strict=True))
+    hits, misses = ([one for one in measured if one.missed == missed] for missed in (False, True))
+    return f"{slider.name}: {in_words(hits, 'hits')}; {in_words(misses, 'misses')}; burst {slider.burst():.0f} ms"
+
+
+def in_words(measured: list[Latency], kind: str) -> str:
+    """Medians and 95th percentiles."""
+    if not measured:
+        return f"no {kind}"
+    drawn, painted = (sorted(times) for times in list(zip(*measured, strict=True))[:2])
     last = int(0.95 * (len(measured) - 1))
     return (
-        f"{slider.name}: from key press to frame {statistics.median(drawn):.0f} ms (p95 {drawn[last]:.0f}), "
-        f"to its paint {statistics.median(painted):.0f} ms (p95 {painted[last]:.0f})"
+        f"{len(measured)} {kind}, drawn after {statistics.median(drawn):.0f} ms (p95 {drawn[last]:.0f}), "
+        f"painted {statistics.median(painted):.0f} ms (p95 {painted[last]:.0f})"
     )
+
+
+def follows_python(slider: Slider) -> None:
+    """A value that is set by code, not by hand, redraws as well; the slider is the last of its panel."""
+    slider.press("End")
+    before = slider.text()
+    status = slider.page.evaluate(
+        RUN_CODE,
+        "from ipywidgets.widgets import widget\n"
+        f"name = 'ddpm-slider-{slider.panel}'\n"
+        f"label = {slider.slider.locator('.widget-label').inner_text()!r}\n"
+        "control = [one for one in widget._instances.values()\n"
+        "    if name in getattr(one, '_dom_classes', ()) and one.description == label][-1]\n"
+        "if hasattr(control, 'index'):\n    control.index = 0\nelse:\n    control.value = control.min",
+    )
+    assert status == "ok"
+    slider.wait_for_text("text !== arg", before)
+    slider.check_text()
+    low = slider.value()
+    slider.press("Home")
+    assert slider.value() == low
+
+
+def is_readable_in_the_dark(page, panels: list[str]) -> None:
+    """Every line of every drawing stands out from a dark page."""
+    for theme in (DARK, LIGHT):
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_function("dark => document.body.dataset.jpThemeLight === String(!dark)", arg=theme == DARK)
+        if theme == DARK:
+            for panel in panels:
+                page.locator(f".ddpm-view-{panel}").scroll_into_view_if_needed()
+                page.screenshot(path=OUTPUT / f"{panel}-dark.png")
+                contrast = page.evaluate(CONTRAST, f".ddpm-view-{panel}")
+                assert contrast >= READABLE, f"{panel}: a line with a contrast of {contrast:.1f} on a dark page"
+
+
+def test_a_slider_needs_the_cells_that_bind_what_it_reads():
+    cells = [
+        "import a, b as c\nx = 0",
+        "x = a.b",  # the last x before it is read
+        "def f(z):\n    return [x + y + z for z in c.d]",
+        "y = 2",  # a function may read what is bound after it
+        "z = 3",  # another z than that of f
+        "f(1)",
+        "x = 5",
+    ]
+    assert notebook.needed(cells, [5]) == [0, 1, 2, 3, 5]
+    assert notebook.needed(cells, [4, 3]) == [3, 4]

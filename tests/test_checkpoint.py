@@ -17,7 +17,15 @@ import torch
 from tiny_run import KINDS, NETWORK, assert_same, config, everything, run
 
 from ddpm_edu import checkpoint, schedules
-from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, shipped, tensor_hash
+from ddpm_edu.checkpoint import (
+    load_checkpoint,
+    load_network,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    shipped,
+    tensor_hash,
+)
 from ddpm_edu.training import State
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -119,7 +127,11 @@ def read_with(loader, path) -> str:
     return message
 
 
-LOADERS = [(load_checkpoint, "checkpoint.pt"), (load_weights, "weights.safetensors")]
+LOADERS = [
+    (load_checkpoint, "checkpoint.pt"),
+    (load_network, "checkpoint.pt"),
+    (load_weights, "weights.safetensors"),
+]
 
 
 @pytest.mark.parametrize(("loader", "name"), LOADERS)
@@ -209,6 +221,52 @@ def test_weights_come_back_with_schedule_and_card(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+def test_weights_in_bf16_come_back_as_float32_rounded_to_8_binary_digits(tmp_path):
+    state = State(config())
+    run(state, 3)
+    for name, dtype in (("full", torch.float32), ("half", torch.bfloat16)):
+        save_weights(tmp_path / name, state.ema.model, state.config.schedule, {"seed": 3}, dtype)
+    full, half = (load_weights(tmp_path / name) for name in ("full", "half"))
+    for name, tensor in half[0].state_dict().items():
+        want = full[0].state_dict()[name]
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, want.to(torch.bfloat16).float()), name
+        assert ((tensor - want).abs() <= 2**-8 * want.abs()).all(), name
+    assert any(not torch.equal(*pair) for pair in zip(full[0].parameters(), half[0].parameters(), strict=True))
+    assert half[2] == full[2] and torch.equal(half[1].beta, full[1].beta)
+    with safetensors.safe_open(tmp_path / "half", "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+        assert file.metadata()["sha256"] == tensor_hash(stored)
+    assert tensor_hash(stored) != tensor_hash({name: tensor.float() for name, tensor in stored.items()})
+    stored["stem.bias"][0] += 1
+    with safetensors.safe_open(tmp_path / "half", "pt") as file:
+        safetensors.torch.save_file(stored, tmp_path / "changed", file.metadata())
+    assert "expected tensors of sha256" in read_with(load_weights, tmp_path / "changed")
+
+
+def test_the_networks_of_a_checkpoint_are_the_average_and_the_newest(tmp_path):
+    """Of a checkpoint from any device: nothing of it goes on, so that its random states do not matter."""
+    state = State(config())
+    run(state, 3)
+    state.seconds = 2.34
+    save_checkpoint(tmp_path / "c.pt", state)
+    saved = torch.load(tmp_path / "c.pt", weights_only=True)
+    torch.save(saved | {"device": "cuda", "cuda_rng": torch.zeros(16, dtype=torch.uint8)}, tmp_path / "gpu.pt")
+    for name in ("c.pt", "gpu.pt"):
+        averaged, schedule, card = load_network(tmp_path / name)
+        newest, _, other = load_network(tmp_path / name, ema=False)
+        assert_same(averaged.state_dict(), state.ema.model.state_dict())
+        assert_same(newest.state_dict(), state.model.state_dict())
+        assert not torch.equal(averaged.stem.weight, newest.stem.weight)
+        assert not averaged.training and not newest.training
+        assert torch.equal(schedule.beta, state.config.schedule.beta)
+        assert other == card | {"ema": False} and card["ema"] is True
+    assert card["steps"] == 3 and card["images_seen"] == 3 * state.config.batch and card["seconds"] == 2.3
+    assert card["data"] == state.config.data and card["seed"] == 3 and card["device"] == "cuda"
+    assert card["parameters"] == sum(p.numel() for p in state.model.parameters())
+    assert not {"network", "schedule"} & set(card)
+
+
 def test_weights_of_a_flow_have_no_schedule(tmp_path):
     model = State(config(**KINDS["flow with labels"])).ema.model
     save_weights(tmp_path / "w.safetensors", model, None, {})
@@ -247,7 +305,7 @@ def test_the_hash_is_that_of_names_types_shapes_and_bytes():
 
 def test_shipped_weights_are_found_by_name_and_others_are_not():
     assert shipped("digits").name == "digits.safetensors" and shipped("digits").is_file()
-    with pytest.raises(ValueError, match=r"weights: expected one of digits, .*digits-judge.*, got '\.\./digits'$"):
+    with pytest.raises(ValueError, match=r"weights: expected one of .*digits, .*digits-judge.*, got '\.\./digits'$"):
         shipped("../digits")
 
 

@@ -18,7 +18,7 @@ THEORY = [
     *range(70, 80), *range(80, 83), *range(90, 102), *range(110, 119), *range(120, 127), 128, *range(130, 135), 147,
     *range(160, 166),
 ]  # fmt: skip
-LEARNING = [127, *range(140, 147), *range(148, 153), *range(166, 170), 175, *range(180, 199)]
+LEARNING = [127, *range(140, 147), *range(148, 153), *range(166, 176), *range(180, 199)]
 SYLLABUS = [f"L{number:03d}" for number in THEORY + LEARNING]
 FOLDER = Path(__file__).parent / "claims"
 KEYS = {"verdict", "statement", "notebook", "cell", "check"}

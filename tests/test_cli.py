@@ -29,10 +29,10 @@ from PIL import Image
 
 from ddpm_edu import __main__ as cli
 from ddpm_edu import data, flow, guidance, sampling, schedules, training
-from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_weights, shipped
-from ddpm_edu.classifier import accuracy, load_classifier, train_classifier
+from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, shipped
+from ddpm_edu.classifier import RECIPES, Classifier, accuracy, load_classifier, train_classifier
 from ddpm_edu.data import Images
-from ddpm_edu.evaluate import bound, judge, on_levels
+from ddpm_edu.evaluate import bounds, compare, eps_mse, judge, lossless_bits, on_levels, variances
 from ddpm_edu.sampling import Step
 from ddpm_edu.unet import UNet
 
@@ -450,7 +450,7 @@ def test_preset_names_are_the_files():
         (["--time-budget", "nan"], "argument --time-budget: expected a number of seconds > 0, got 'nan'"),
         (["--time-budget", "soon"], "argument --time-budget: expected a number of seconds > 0, got 'soon'"),
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist' (choose from "),
-        (["--preset", "huge"], "argument --preset: expected one of cifar10-h100, cifar10-laptop, cifar10-paper, "),
+        (["--preset", "huge"], "argument --preset: expected one of cifar10-h100, cifar10-laptop, cifar10-likelihood, "),
         (["--preset", "../digits"], "digits, digits-conditional, digits-flow, digits-long, got '../digits'"),
         (["--preset", "digits", "--data", "cifar10"], "argument --data: preset digits trains on digits, got cifar10"),
         (["--step", "3"], "unrecognized arguments"),
@@ -809,6 +809,40 @@ def test_sample_refuses_bad_input(refused, trained, tmp_path, monkeypatch, flags
     assert contents(tmp_path) == before
 
 
+def test_a_checkpoint_gives_its_average_or_its_newest_weights(command, trained, tmp_path):
+    """Each the picture of the same weights in a file of their own."""
+    state = load_checkpoint(trained / "checkpoint.pt")
+    torch.nn.init.constant_(state.model.conv_out.bias, 1.5)  # after so few steps they would look the same
+    save_checkpoint(tmp_path / "c.pt", state)
+    for name, model in (("average", state.ema.model), ("newest", state.model)):
+        save_weights(tmp_path / f"{name}.safetensors", model, state.config.schedule, {})
+    pictures = []
+    for flags in (
+        [tmp_path / "c.pt"],
+        [tmp_path / "average.safetensors"],
+        [tmp_path / "c.pt", "--no-ema"],
+        [tmp_path / "newest.safetensors"],
+    ):
+        out = tmp_path / "g.png"
+        assert command("sample", "--weights", *flags, "--n", 4, "--steps", 3, "--out", out)[0] == 0
+        pictures.append(out.read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2] == pictures[3]
+
+
+@pytest.mark.parametrize("name", ["sample", "evaluate", "judge", "export"])
+def test_weights_that_are_not_what_their_card_says_are_refused(refused, trained, tmp_path, name):
+    """A single number was changed in a file that is whole otherwise."""
+    changed = tmp_path / "changed.safetensors"
+    with safetensors.safe_open(trained / "weights.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors["stem.bias"][0] += 2**-10
+        safetensors.torch.save_file(tensors, changed, file.metadata())
+    flags = {"evaluate": ["--data", "digits"], "judge": []}.get(name, ["--out", tmp_path / "g.png"])
+    said = refused(name, "--weights", changed, *flags)
+    assert f"{changed}: not a whole weights file of this package" in said and "expected tensors of sha256" in said
+    assert list(tmp_path.iterdir()) == [changed]
+
+
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(command, trained, tmp_path, monkeypatch):
     out = tmp_path / "g.png"
     flags = ["--weights", trained / "weights.safetensors", "--n", 1, "--steps", 1, "--out", out]
@@ -827,18 +861,72 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(command, trained, t
 # --- evaluate, data ---------------------------------------------------------------------------------------------------
 
 
-def test_evaluate_prints_and_writes_the_bound_of_the_test_images(command, trained, tmp_path, monkeypatch):
+def fake_cifar10(monkeypatch, train: int = 60, test: int = 20) -> dict[str, Images]:
+    """Random pictures of 8 x 8 pixels in the place of CIFAR-10."""
+    rng = np.random.RandomState(0)
+    splits = {
+        split: Images(
+            torch.from_numpy(rng.randint(0, 256, (n, 3, 8, 8)).astype(np.uint8)),
+            torch.from_numpy(rng.randint(0, 3, n)), "cifar10", ("a", "b", "c"),
+        )
+        for split, n in (("train", train), ("test", test))
+    }  # fmt: skip
+    monkeypatch.setattr(data, "load", lambda name, split: splits[split])
+    return splits
+
+
+@pytest.mark.parametrize(("draws", "said"), [(None, "3 values of t"), (4, "4 values of t"), ("all", "every t")])
+def test_evaluate_prints_and_writes_the_bounds(command, trained, tmp_path, monkeypatch, draws, said):
+    """The network of a run with T = 6: every t is 5 draws, and the variances take 8 images, as 2 * 6 * ln 7 / 3 < 8."""
     monkeypatch.setattr(cli, "EVALUATION_DRAWS", 3)
-    weights, report = trained / "weights.safetensors", tmp_path / "new" / "e.json"
-    status, printed, _ = command("evaluate", "--weights", weights, "--data", "digits", "--n", 6, "--json", report)
-    model, s, card = load_weights(weights)
-    x0 = on_levels(data.digits("test").images[:6], 17)
-    want = bound(s, model, x0, generator=torch.Generator().manual_seed(0), draws=3, bins=17, clip_x0=True)
-    assert status == 0
-    assert printed.startswith(f"{want.total:.3f} +- {want.std_error:.3f} bits/dim on 6 test images of digits with 17")
+    model, _, card = load_weights(trained / "weights.safetensors")
+    s, weights, report = schedules.cosine(6), tmp_path / "w.safetensors", tmp_path / "new" / "e.json"
+    save_weights(weights, model, s, card)
+    flags = [] if draws is None else ["--draws", draws]
+    status, printed, _ = command(
+        "evaluate", "--weights", weights, "--data", "digits", "--n", 7, *flags, "--json", report
+    )
+
+    def g():
+        return torch.Generator().manual_seed(0)
+
+    train, test = (data.digits(split).images for split in ("train", "test"))
+    k = {None: 3, "all": 5}.get(draws, draws)
+    mse = eps_mse(s, model, on_levels(train[7:15], 17), generator=g(), draws=3, clip_x0=True)
+    settings = dict(draws=k, bins=17, clip_x0=True, var=variances(s, mse))
+    want = {
+        split: bounds(s, model, on_levels(u8[:7], 17), generator=g(), **settings)
+        for split, u8 in (("test", test), ("train", train))
+    }
+    codecs = lossless_bits(test[:7])
+    assert status == 0 and printed.startswith("bits/dim of 7 test and 7 training images of digits with 17 grey levels")
+    assert f"{said} for each image" in printed and f"PNG {codecs['PNG']:.3f}, WebP {codecs['WebP']:.3f}" in printed
+    rows = [line.split() for line in printed.splitlines()[2:8]]
+    assert rows == [
+        [split, name, f"{b.L_T:.4f}", *(f"{x:.3f}" for x in (b.L_t, b.L_0, b.total)), "+-", f"{b.std_error:.3f}"]
+        for split, table in want.items()
+        for name, b in table.items()
+    ]
+    assert len({len(line) for line in printed.splitlines()[2:8]}) == 1, "aligned"
+    assert printed.splitlines()[1].split() == ["variances", "L_T", "L_1..T-1", "L_0", "bits/dim"]
     got = json.loads(report.read_text(encoding="utf-8"))
-    terms = {"L_T": want.L_T, "L_t": want.L_t, "L_0": want.L_0, "total": want.total, "std_error": want.std_error}
-    assert got == {"data": "digits", "levels": 17, "draws": 3, "n": 6, "card": card, **terms}
+    assert got.pop("seconds") > 0
+    assert got == {
+        "weights": "w.safetensors",
+        "data": "digits",
+        "levels": 17,
+        "draws": k,
+        "seed": 0,
+        "device": "cpu",
+        "bounds": {
+            split: {name: vars(b) | {"by_t": list(b.by_t)} for name, b in table.items()}
+            for split, table in want.items()
+        },
+        "eps_mse": mse[1:].tolist(),
+        "codecs": codecs,
+        "card": card,
+    }
+    assert list(got["bounds"]["test"]) == ["beta", "beta_tilde", "optimal"] and len(got["eps_mse"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -846,6 +934,12 @@ def test_evaluate_prints_and_writes_the_bound_of_the_test_images(command, traine
     [
         (["--n", "1"], "argument --n: expected a whole number >= 2, got '1'"),
         (["--n", "360"], "argument --n: expected at most the 359 test images of digits, got 360"),
+        (
+            ["--n", "300", "--draws", "1"],
+            "argument --n: expected at most 1438 training images of digits, got 300 for the bound and 2122 others",
+        ),
+        (["--draws", "0"], "argument --draws: expected a whole number >= 1, got '0'"),
+        (["--draws", "some"], "argument --draws: expected a whole number >= 1, got 'some'"),
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
         (["--weights", "missing"], "missing: expected a weights file, found no such file"),
         (["--json", "file/e.json"], "argument --json: expected a folder to write in, got file"),
@@ -859,26 +953,25 @@ def test_evaluate_refuses_bad_input(refused, trained, tmp_path, monkeypatch, fla
 
 
 def test_evaluate_refuses_images_of_another_shape(refused, trained, monkeypatch):
-    u8 = torch.zeros(9, 3, 32, 32, dtype=torch.uint8)
+    u8 = torch.zeros(999, 3, 32, 32, dtype=torch.uint8)
     monkeypatch.setattr(data, "load", lambda name, split: Images(u8, torch.zeros(9, dtype=torch.int64), name, ("a",)))
     error = refused("evaluate", "--weights", trained / "weights.safetensors", "--data", "cifar10", "--n", "9")
     assert "argument --data: " in error and "is for images (1, 8, 8), got cifar10 (3, 32, 32)" in error
 
 
 def test_evaluate_tells_a_network_with_classes_no_label(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "EVALUATION_DRAWS", 2)
     weights = small(tmp_path / "w", "labels")
-    status, printed, _ = command("evaluate", "--weights", weights, "--data", "digits", "--n", 5)
+    status, printed, _ = command("evaluate", "--weights", weights, "--data", "digits", "--n", 5, "--draws", 2)
     model, s, _ = load_weights(weights)
     x0, totals = on_levels(data.digits("test").images[:5], 17), []
     for label in (10, 0):
-        totals.append(
-            bound(
-                s, lambda xt, t, label=label: model(xt, t, 0 * t + label), x0,
-                generator=torch.Generator().manual_seed(0), draws=2, bins=17, clip_x0=True,
-            ).total
+        found = bounds(
+            s, lambda xt, t, label=label: model(xt, t, 0 * t + label), x0,
+            generator=torch.Generator().manual_seed(0), draws=2, var={"beta": s.beta}, bins=17, clip_x0=True,
         )  # fmt: skip
-    assert status == 0 and printed.startswith(f"{totals[0]:.3f} +-") and f"{totals[0]:.3f}" != f"{totals[1]:.3f}"
+        totals.append(f"{found['beta'].total:.3f}")
+    assert status == 0 and totals[0] != totals[1]
+    assert printed.splitlines()[2].split()[:2] == ["test", "beta"] and printed.splitlines()[2].split()[5] == totals[0]
 
 
 def test_evaluate_has_no_bound_of_a_flow(refused, tmp_path):
@@ -927,12 +1020,88 @@ def test_judge_refuses_fewer_samples_than_test_images_and_weights_of_other_data(
         assert f"data: expected one of digits, cifar10, got {said}" in refused("judge", "--weights", weights)
 
 
-def test_classifier_writes_what_training_gives(command, tmp_path, monkeypatch):
+def colour(path: Path) -> Path:
+    """Weights of an untrained network for images (3, 8, 8) that calls its data CIFAR-10."""
+    torch.manual_seed(2)
+    network = tiny_run.NETWORK | {"channels": 3, "image_size": 8, "attention_at": [], "dropout": 0.0}
+    save_weights(path, UNet(**network), schedules.cosine(6), {"data": "cifar10"})
+    return path
+
+
+def test_judge_compares_photographs_with_as_many_real_ones(command, tmp_path, monkeypatch):
+    splits, weights, report = fake_cifar10(monkeypatch), colour(tmp_path / "w"), tmp_path / "new" / "j.json"
+    torch.manual_seed(3)
+    classifier = Classifier(8, 3, 3, width=2, features=4, residual=True).eval()
+    monkeypatch.setattr(cli, "shipped", lambda name: Path(name))
+    monkeypatch.setattr(cli, "load_classifier", lambda path: {Path("cifar10-judge"): classifier}[path])
+    monkeypatch.setattr(cli, "AT_ONCE", 5 * 64)  # 5 images of 8 x 8 pixels
+    flags = ["--n", 12, "--steps", 3, "--seed", 4, "--json", report, "--pairs", tmp_path / "p.png"]
+    status, printed, _ = command("judge", "--weights", weights, *flags)
+    model, s, card = load_weights(weights)
+    chain = sampling.ddim(s, model, (12, 3, 8, 8), steps=3, generator=torch.Generator().manual_seed(4), clip_x0=True)
+    x = list(chain)[-1].x
+    want = compare(x, classifier, splits["train"], splits["test"], seed=4)
+    got = json.loads(report.read_text(encoding="utf-8"))
+    settings = {"steps": 3, "seed": 4, "guidance": 1.0, "sampler": "DDIM", "card": card}
+    assert {name: got.pop(name) for name in settings} == settings
+    copying, controls = got.pop("memorisation"), got.pop("controls")
+    assert copying.pop("closest") == [pytest.approx(list(pair)) for pair in want.memorisation.closest]
+    assert copying == {name: pytest.approx(vars(want.memorisation)[name]) for name in copying}
+    assert list(copying) == ["ratio", "to_train", "test_to_train"]
+    assert controls == pytest.approx(want.controls, rel=1e-4)
+    assert got == {name: pytest.approx(vars(want)[name], rel=1e-4) for name in got}
+    assert got.keys() == vars(want).keys() - {"memorisation", "controls"}
+    assert status == 0 and "12 samples of" in printed and "3 steps (DDIM), against 12 test images" in printed
+    assert "FD-C (not FID), n = 12" in printed and printed.count("FID") == 1
+    numbers = [want.frechet, want.frechet_test, *want.controls.values(), want.memorisation.to_train]
+    for number in (f"{number:.2f}" for number in numbers):
+        assert number in printed
+    for number in (want.precision, want.recall, want.precision_test, want.recall_test, want.memorisation.ratio):
+        assert f"{number:.3f}" in printed
+
+    tiles = picture(tmp_path / "p.png")  # 16 tiles of 64 x 64 and a margin of 2, four in a row
+    assert tiles.shape == (4 * 68, 4 * 68, 3)
+    for k, (i, j, _) in enumerate(want.memorisation.closest):
+        row, column = divmod(2 * k, 4)
+        left, right = (
+            tiles[68 * row + 2 : 68 * row + 66 : 8, 68 * c + 2 : 68 * c + 66 : 8] for c in (column, column + 1)
+        )
+        sample, image = data.to_uint8(x[i]).permute(1, 2, 0).numpy(), splits["train"].images[j].permute(1, 2, 0).numpy()
+        assert (left == sample).all()
+        assert (right == min(image, image[:, ::-1], key=lambda y: ((y.astype(float) - sample) ** 2).sum())).all()
+
+
+@pytest.mark.parametrize(("at_once", "sizes"), [(5 * 64, [5, 5, 2]), (64, [1] * 12), (1, [1] * 12), (9999, [12])])
+def test_the_network_sees_no_more_images_at_once_than_memory_allows(tmp_path, monkeypatch, at_once, sizes):
+    model, seen = load_weights(small(tmp_path / "w", "labels"))[0], []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append([len(x) for x in inputs]))
+    monkeypatch.setattr(cli, "AT_ONCE", at_once)
+    xt, t, y = torch.randn(12, 1, 8, 8), torch.arange(12) % 6 + 1, torch.arange(12) % 11
+    with torch.no_grad():
+        got = cli.in_parts(model)(xt, t, y)
+        assert seen == [[n, n, n] for n in sizes]
+        torch.testing.assert_close(got, model(xt, t, y))
+
+
+def test_judge_refuses_numbers_that_cannot_be_compared_and_pairs_of_digits(refused, tmp_path, monkeypatch):
+    weights = small(tmp_path / "digits", "diffusion")
+    said = refused("judge", "--weights", weights, "--n", 360, "--pairs", tmp_path / "p.png")
+    assert said.endswith(f"argument --pairs: expected weights for CIFAR-10, got {weights} for digits")
+    assert "expected a name that ends in .png, got 'p.jpg'" in refused(
+        "judge", "--weights", weights, "--pairs", "p.jpg"
+    )
+    fake_cifar10(monkeypatch)
+    for n in (3, 21):
+        said = refused("judge", "--weights", colour(tmp_path / "w"), "--n", n)
+        assert said.endswith(f"argument --n: expected 4 to 20 samples, as there are 20 test images, got {n}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits", "w"]
+
+
+def test_classifier_writes_what_training_gives(command, tmp_path):
     out, threads = tmp_path / "new" / "c.safetensors", torch.get_num_threads()
-    short = {"epochs": 2}
-    monkeypatch.setattr(cli, "train_classifier", lambda *args: train_classifier(*args, **short))
-    status, printed, _ = command("classifier", "--data", "digits", "--seed", 7, "--threads", threads, "--out", out)
-    want, loss = train_classifier(data.digits("train"), 7, **short)
+    flags = ["--data", "digits", "--seed", 7, "--epochs", 2, "--threads", threads, "--out", out]
+    status, printed, _ = command("classifier", *flags)
+    want, loss = train_classifier(data.digits("train"), 7, **RECIPES["digits"] | {"epochs": 2})
     got, x = load_classifier(out), data.to_float(data.digits("test").images)
     assert status == 0 and torch.equal(got(x), want(x))
     share = accuracy(want, data.digits("test"))
@@ -940,14 +1109,34 @@ def test_classifier_writes_what_training_gives(command, tmp_path, monkeypatch):
     with safetensors.safe_open(out, "pt") as file:
         card = json.loads(file.metadata()["card"])
     wanted = {"data": "digits", "seed": 7, "loss": loss, "accuracy": share, "parameters": 22_562, "threads": threads}
-    wanted |= {"steps": 40 * 22, "batch": 64, "device": "cpu", "torch": torch.__version__}
+    wanted |= {"steps": 2 * 22, "batch": 64, "device": "cpu", "torch": torch.__version__}
     assert wanted.items() <= card.items() and card["seconds"] > 0
+
+
+def test_classifier_of_photographs_is_stored_in_bf16_and_its_accuracy_is_that_of_the_file(
+    command, tmp_path, monkeypatch
+):
+    splits, out = fake_cifar10(monkeypatch, train=40), tmp_path / "c.safetensors"
+    recipe = RECIPES["cifar10"] | {"batch": 20, "width": 2, "features": 4}
+    monkeypatch.setitem(RECIPES, "cifar10", recipe)
+    status, printed, _ = command("classifier", "--data", "cifar10", "--out", out)
+    want, loss = train_classifier(splits["train"], **recipe)
+    got = load_classifier(out)
+    for name, tensor in got.state_dict().items():
+        assert tensor.dtype == want.state_dict()[name].dtype
+        assert torch.equal(tensor, want.state_dict()[name].bfloat16().to(tensor.dtype))
+    with safetensors.safe_open(out, "pt") as file:
+        card = json.loads(file.metadata()["card"])
+        assert file.get_tensor("head.weight").dtype == torch.bfloat16
+    assert status == 0 and card["steps"] == recipe["epochs"] * 2 and card["loss"] == loss
+    assert card["accuracy"] == accuracy(got, splits["test"]) and f"{card['accuracy']:.4f} of the 20" in printed
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--data", "cifar10"], "argument --data: invalid choice: 'cifar10'"),
+        (["--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
+        (["--epochs", "0"], "argument --epochs: expected a whole number >= 1, got '0'"),
         (["--out", "file/c.safetensors"], "argument --out: expected a folder to write in, got file"),
         (["--seed", "-1"], "argument --seed: expected a whole number >= 0, got '-1'"),
     ],
@@ -1006,7 +1195,7 @@ def test_the_whole_way_in_fresh_processes(tmp_path):
     weights = "first/weights.safetensors"
     assert run("sample", "--weights", weights, "--n", "4", "--out", "g.png").returncode == 0
     assert run("sample", "--weights", weights, "--chain", "--out", "c.png").returncode == 0
-    assert run("evaluate", "--weights", weights, "--data", "digits", "--n", "4").stdout.count("bits/dim") == 1
+    assert run("evaluate", "--weights", weights, "--data", "digits", "--n", "4").stdout.count("test   optimal") == 1
     assert picture(tmp_path / "g.png").shape == (136, 136) and picture(tmp_path / "c.png").ndim == 3
 
 
@@ -1061,7 +1250,7 @@ def test_no_right_to_write_is_found_before_the_work(refused, trained, tmp_path, 
         raise AssertionError("the work began")
 
     monkeypatch.setattr(cli.tempfile, "TemporaryFile", denied)
-    for function in ("train", "ancestral", "bound"):
+    for function in ("train", "ancestral", "eps_mse", "bounds"):
         monkeypatch.setattr(cli, function, work)
     weights, target = trained / "weights.safetensors", tmp_path / "out"
     flag, arguments = {

@@ -1,18 +1,38 @@
-"""Tests of ddpm_edu.evaluate: the bound against integrals for one-pixel images, the judge and its parts by hand."""
+"""Tests of ddpm_edu.evaluate: bounds against integrals and closed forms, the judges and their parts by hand."""
 
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 
-from ddpm_edu import gaussian, schedules
+from ddpm_edu import data, exact, gaussian, schedules
 from ddpm_edu.data import Images, load, to_float
-from ddpm_edu.evaluate import GREY_LEVELS, bound, frechet, judge, nearest, on_levels
+from ddpm_edu.evaluate import (
+    GREY_LEVELS,
+    bounds,
+    compare,
+    eps_mse,
+    frechet,
+    judge,
+    lossless_bits,
+    memorisation,
+    nearest,
+    on_levels,
+    precision_recall,
+    variances,
+)
 
 BETA = [0.02, 0.1, 0.3, 0.6, 0.9]  # large steps: a slip in t or in a variance moves every term
 SLOPE, OFFSET = [0.3, 0.5, 0.9, 0.8, 1.0], [0.1, -0.2, 0.05, 0.3, -0.1]  # eps_hat = SLOPE_t x_t + OFFSET_t
 LN2 = math.log(2)
+
+
+def bound(s, eps_model, x0, *, var=None, **settings):
+    """The only one of the bounds with these variances, by default beta."""
+    return bounds(s, eps_model, x0, var={"this": s.beta if var is None else var}, **settings)["this"]
 
 
 def eps_model(xt: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -32,14 +52,14 @@ def mass(low: float, high: float) -> float:
 
 
 def expected_terms(x0: np.ndarray, betas: list[float], sigma2: list[float], bins: int) -> np.ndarray:
-    """L_T, the sum over t = 2..T, L_0 in bits for each pixel: x_t is integrated out, no sampling."""
+    """L_T, L_0, L_1, ..., L_{T-1} in bits for each pixel: x_t is integrated out, no sampling."""
     beta = np.array(betas)
     alpha_bar = np.cumprod(1 - beta)
     T = len(beta)
     mean, var = math.sqrt(alpha_bar[-1]) * x0, 1 - alpha_bar[-1]
     L_T = 0.5 * (mean**2 + var - 1 - math.log(var))
 
-    L_t = np.zeros_like(x0)
+    L_t = []
     for i in range(1, T):  # t = i + 1
         before, now = alpha_bar[i - 1], alpha_bar[i]
         tilde_var = 1 / ((1 - beta[i]) / beta[i] + 1 / (1 - before))  # precisions of a product of Gaussians add
@@ -50,21 +70,22 @@ def expected_terms(x0: np.ndarray, betas: list[float], sigma2: list[float], bins
         a = on_xt - (1 - c * SLOPE[i]) / math.sqrt(1 - beta[i])
         b = on_x0 * x0 + c * OFFSET[i] / math.sqrt(1 - beta[i])
         square = (a * math.sqrt(now) * x0 + b) ** 2 + a**2 * (1 - now)
-        L_t += 0.5 * (tilde_var / sigma2[i] - 1 - math.log(tilde_var / sigma2[i]) + square / sigma2[i])
+        L_t.append(0.5 * (tilde_var / sigma2[i] - 1 - math.log(tilde_var / sigma2[i]) + square / sigma2[i]))
 
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
     x1 = math.sqrt(1 - beta[0]) * x0[:, None] + math.sqrt(beta[0]) * nodes
     mu = (x1 - math.sqrt(beta[0]) * (SLOPE[0] * x1 + OFFSET[0])) / math.sqrt(1 - beta[0])
     edges = [x0 - 1 / (bins - 1), x0 + 1 / (bins - 1)]
     edges = np.where(x0 < -1 + 1 / bins, -np.inf, edges[0]), np.where(x0 > 1 - 1 / bins, np.inf, edges[1])
-    z = [(edge[:, None] - mu) / math.sqrt(2 * beta[0]) for edge in edges]
+    z = [(edge[:, None] - mu) / math.sqrt(2 * sigma2[0]) for edge in edges]
     L_0 = -np.log(np.vectorize(mass)(*z)) @ weights / weights.sum()
-    return np.stack([L_T, L_t, L_0]) / LN2
+    return np.stack([L_T, L_0, *L_t]) / LN2
 
 
 def posterior_var(betas: list[float]) -> list[float]:
     alpha_bar = np.cumprod(1 - np.array(betas))
-    return [0.0] + [betas[i] * (1 - alpha_bar[i - 1]) / (1 - alpha_bar[i]) for i in range(1, len(betas))]
+    """beta_tilde, and at t = 1, where it is 0, some number."""
+    return [0.01] + [betas[i] * (1 - alpha_bar[i - 1]) / (1 - alpha_bar[i]) for i in range(1, len(betas))]
 
 
 @pytest.mark.parametrize("bins", [17, 256])
@@ -79,12 +100,321 @@ def test_every_term_equals_its_integral(bins, which, draws):
     got = bound(s, eps_model, x0, generator=generator, draws=draws, var=var, bins=bins, batch=3000)
     want = expected_terms(pixels(bins, bins).flatten().numpy(), BETA, sigma2, bins).mean(1)
     assert abs(got.L_T / want[0] - 1) < 1e-10
-    # A slip of 5 % in a term would be seen: 4 standard errors are less than that.
-    assert 4 * got.std_error < 0.05 * want[1]
-    assert abs(got.L_t - want[1]) < 4 * got.std_error
-    assert abs(got.L_0 - want[2]) < 4 * got.std_error
+    # A slip of 5 % in the sum would be seen: 4 standard errors are less than that.
+    assert 4 * got.std_error < 0.05 * want[2:].sum()
+    assert abs(got.L_t - want[2:].sum()) < 4 * got.std_error
+    assert abs(got.L_0 - want[1]) < 4 * got.std_error
     assert got.total == pytest.approx(got.L_T + got.L_t + got.L_0, rel=1e-12)
     assert got.n == len(x0)
+    # t = 1..5 falls into ten parts: every other one is empty.
+    assert len(got.by_t) == 10 and got.by_t[1::2] == (0, 0, 0, 0, 0)
+    assert np.abs(np.array(got.by_t[::2]) - [want[1], *want[2:]]).max() < 4 * got.std_error
+    assert sum(got.by_t) == pytest.approx(got.L_t + got.L_0, rel=1e-12)
+
+
+def test_several_variances_cost_no_more_calls_and_give_what_each_gives_alone():
+    s, x0, calls = schedules.Schedule.from_betas(BETA), pixels(256, 40), []
+
+    def counted(xt, t):
+        calls.append(len(xt))
+        return eps_model(xt, t)
+
+    def run(var):
+        return bounds(s, counted, x0, generator=torch.Generator().manual_seed(1), draws=3, var=var, batch=15)
+
+    both = run({"beta": s.beta, "twice": 2 * s.beta})
+    assert list(both) == ["beta", "twice"] and calls == [15] * 4 + [15] * 4 + [10] * 4
+    assert both["beta"] == run({"beta": s.beta})["beta"] != both["twice"] == run({"one": 2 * s.beta})["one"]
+    assert both["beta"].L_T == both["twice"].L_T and both["beta"].L_0 != both["twice"].L_0
+    assert run({}) == {}
+
+
+@pytest.mark.parametrize(("draws", "parts"), [(24, [2, 2, 3, 2, 3, 2, 3, 2, 3, 2]), (5, None), (1, None), (60, None)])
+def test_a_sum_of_equal_terms_is_exact_for_any_draws(draws, parts):
+    """Told x_0, with variances twice beta_tilde, every KL is (ln 2 - 1/2) / 2 for each pixel, whatever the noise."""
+    s = schedules.linear(25, 0.01, 0.3)
+    abar = np.cumprod(1 - s.beta[1:].numpy())
+    var = s.beta.clone()
+    var[2:] = torch.from_numpy(2 * s.beta[2:].numpy() * (1 - abar[:-1]) / (1 - abar[1:]))
+    x0 = pixels(256, 30)
+
+    def oracle(xt, t):
+        return gaussian.eps_from_x0(s, xt, t, x0)
+
+    got = bound(s, oracle, x0, generator=torch.Generator().manual_seed(0), draws=draws, var=var)
+    each = 0.5 * (LN2 - 0.5) / LN2
+    assert got.L_t == pytest.approx(24 * each, rel=1e-9)
+    if parts:  # every t once: t = 1..25 falls into parts of 3, 2, 3, 2 ... times, t = 1 is L_0
+        assert np.array(got.by_t) - [got.L_0, *[0] * 9] == pytest.approx(np.array(parts) * each, rel=1e-9)
+
+
+# --- linear-Gaussian data: every term in closed form ------------------------------------------------------------------
+
+
+class Linear:
+    """The best linear prediction of eps for data of mean m and covariance C, exact if they are Gaussian; in numpy."""
+
+    def __init__(self, betas: np.ndarray, m: np.ndarray, C: np.ndarray) -> None:
+        self.beta, self.m, self.C, self.D = betas, m, C, len(m)
+        self.abar = np.cumprod(1 - betas)
+        eye = np.eye(self.D)
+        self.inverse = np.stack([np.linalg.inv(a * C + (1 - a) * eye) for a in self.abar])
+        before = np.concatenate([[1.0], self.abar[:-1]])
+        self.beta_tilde = betas * (1 - before) / (1 - self.abar)
+        # Var(eps - eps_hat) = 1 - (1 - abar) S^-1, S = Cov(x_t); and what an error in eps does to the mean
+        self.mse = np.array([1 - (1 - a) * np.trace(i) / self.D for a, i in zip(self.abar, self.inverse, strict=True)])
+        self.on_eps2 = betas**2 / ((1 - betas) * (1 - self.abar))
+
+    def __call__(self, xt: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        abar = torch.from_numpy(self.abar)[t - 1][:, None]
+        centred = xt.flatten(1) - abar.sqrt() * torch.from_numpy(self.m)
+        return ((1 - abar).sqrt() * torch.einsum("bij,bj->bi", torch.from_numpy(self.inverse)[t - 1], centred)).reshape(
+            xt.shape
+        )
+
+    def L_T(self) -> float:
+        """In nats for all D pixels, as everything here."""
+        square, a = np.trace(self.C) + self.m @ self.m, self.abar[-1]
+        return 0.5 * (a * square - self.D * a - self.D * math.log(1 - a))
+
+    def L_t(self, var: np.ndarray) -> np.ndarray:
+        """The terms of t = 2..T with sampling variances ``var`` at t = 1..T."""
+        ratio = self.beta_tilde[1:] / var[1:]
+        return 0.5 * self.D * (ratio - 1 - np.log(ratio) + self.on_eps2[1:] * self.mse[1:] / var[1:])
+
+    def L_0(self, x0: np.ndarray, var: float, bins: int) -> float:
+        """The discretised decoder, averaged over the rows of x0 (n, D): each pixel of mu is normal given x_0."""
+        b = self.beta[0]
+        to_mu = (np.eye(self.D) - b * self.inverse[0]) / math.sqrt(
+            1 - b
+        )  # mu = to_mu x_1 + shift, since 1 - abar_1 = b
+        shift = b * self.inverse[0] @ (math.sqrt(1 - b) * self.m) / math.sqrt(1 - b)
+        centre, spread = math.sqrt(1 - b) * x0 @ to_mu.T + shift, math.sqrt(b) * np.linalg.norm(to_mu, axis=1)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        mu = centre[..., None] + spread[:, None] * nodes
+        half = 1 / (bins - 1)
+        low = np.where(x0 < -1 + half, -np.inf, x0 - half)[..., None]
+        high = np.where(x0 > 1 - half, np.inf, x0 + half)[..., None]
+        masses = np.vectorize(mass)((low - mu) / math.sqrt(2 * var), (high - mu) / math.sqrt(2 * var))
+        return float((-np.log(masses) @ weights / weights.sum()).sum(1).mean())
+
+
+def test_every_term_of_linear_gaussian_data_in_closed_form():
+    """Two pixels that go together. Rounded to grey levels, yet L_T and L_t ask for mean and covariance only."""
+    rng = np.random.RandomState(0)
+    root = np.array([[0.30, 0.0], [0.24, 0.10]])
+    level = np.rint(((0.1, -0.2) + rng.normal(size=(1000, 2)) @ root.T + 1) * 127.5).clip(0, 255)
+    rows = 2 * level / 255 - 1
+    oracle = Linear(np.array(BETA), rows.mean(0), np.cov(rows.T, bias=True))
+    s = schedules.Schedule.from_betas(BETA)
+    x0 = torch.from_numpy(rows).reshape(-1, 1, 2, 1).repeat(60, 1, 1, 1)
+
+    def generator():
+        return torch.Generator().manual_seed(3)
+
+    mse = eps_mse(s, oracle, x0, generator=generator(), draws=2, batch=7000)
+    assert mse.dtype == torch.float64 and mse.shape == (6,) and mse[0].isnan()
+    # The relative spread of a mean of squares of D = 2 numbers is at most 1 for each pair of an image and a time, and
+    # of these there are 120 000 times the share of t, which is least for t = T.
+    error = 1 / math.sqrt(120_000 * math.log(6 / 5) / math.log(6))
+    assert np.abs(mse[1:].numpy() / oracle.mse - 1).max() < 4 * error < 0.05
+    assert np.abs(oracle.mse[1:] / oracle.mse[:-1] - 1).min() > 8 * error, "a t that is one off would be seen"
+
+    tables = variances(s, torch.from_numpy(np.concatenate([[math.nan], oracle.mse])))
+    tilde = oracle.beta_tilde.copy()
+    tilde[0] = tilde[1]
+    var = {"beta": np.array(BETA), "beta_tilde": tilde, "optimal": oracle.beta_tilde + oracle.on_eps2 * oracle.mse}
+    assert list(tables) == list(var)
+    got = bounds(s, oracle, x0, generator=generator(), draws=4, var=tables)
+    for name, table in var.items():
+        assert np.abs(tables[name][1:].numpy() / table - 1).max() < 1e-12
+        found, L_t, L_0 = got[name], oracle.L_t(table), oracle.L_0(rows, table[0], 256)
+        assert abs(found.L_T * 2 * LN2 / oracle.L_T() - 1) < 1e-10
+        assert abs(found.L_t - L_t.sum() / 2 / LN2) < 4 * found.std_error < 0.03 * L_t.sum() / 2 / LN2
+        assert abs(found.L_0 - L_0 / 2 / LN2) < 4 * found.std_error
+        assert abs(found.total - (oracle.L_T() + L_t.sum() + L_0) / 2 / LN2) < 4 * found.std_error
+        assert np.abs(np.array(found.by_t[2::2]) - L_t / 2 / LN2).max() < 4 * found.std_error
+    best, *others = sorted(got.values(), key=lambda b: b.total)
+    assert best is got["optimal"] and all(other.total - best.total > 8 * other.std_error for other in others)
+
+
+@pytest.mark.parametrize(("name", "gap"), [("beta", 1.094071e-3), ("beta_tilde", 0.569928), ("optimal", 1.816352e-6)])
+def test_the_numbers_of_chapter_05(name, gap):
+    """x_0 ~ N(0.3, 0.25), linear, T = 1000: the bound of chapter 05 lies this gap above the entropy.
+
+    L_T and L_t ask for mean and variance only: pixels -0.2 and 0.8 in equal shares have the same ones. The Gaussian
+    decoder of chapter 05 is put in the place of L_0, in closed form.
+    """
+    s, oracle = schedules.linear(), Linear(np.linspace(1e-4, 0.02, 1000), np.array([0.3]), np.array([[0.25]]))
+    table = variances(s, torch.from_numpy(np.concatenate([[math.nan], oracle.mse])))[name]
+    x0 = torch.tensor([-0.2, 0.8], dtype=torch.float64).repeat(10_000).reshape(20, 1, 20, 50)
+
+    def model(xt, t):
+        return oracle(xt.reshape(-1, 1), t.repeat_interleave(1000)).reshape(xt.shape)
+
+    got = bound(s, model, x0, generator=torch.Generator().manual_seed(0), draws=999, var=table, bins=11)
+    L_0 = 0.5 * (math.log(2 * math.pi * table[1].item()) + oracle.on_eps2[0] * oracle.mse[0] / table[1].item())
+    entropy = 0.5 * math.log(2 * math.pi * math.e * 0.25)
+    assert abs(got.L_T * LN2 / oracle.L_T() - 1) < 1e-6
+    assert abs((got.L_T + got.L_t) * LN2 + L_0 - entropy - gap) < 4 * got.std_error * LN2 < 0.01 * got.L_t
+
+
+@pytest.mark.parametrize("toy", [data.two_modes, data.two_moons, data.swiss_roll])
+def test_the_optimal_variances_give_the_least_bound(toy):
+    """The network is the exact prediction for a mixture of small Gaussians about 60 points of the toy."""
+    s, g = schedules.linear(10, 0.02, 0.5), torch.Generator().manual_seed(0)
+    points = toy(4060, g).double() / 2.5
+    rows = ((points.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    d, centres = rows.shape[1], rows[:60]
+    mixture = exact.Mixture([1 / 60] * 60, centres, 0.002 * torch.eye(d).expand(60, d, d))
+
+    def network(xt, t):
+        return mixture.eps(s, xt.flatten(1), t).reshape(xt.shape)
+
+    def images(part):
+        return rows[part].reshape(-1, 1, 1, d)
+
+    mse = eps_mse(s, network, images(slice(60, 2060)), generator=g, draws=3)
+    got = bounds(s, network, images(slice(2060, None)), generator=g, draws=9, var=variances(s, mse))
+    assert got["optimal"].total < min(got["beta"].total, got["beta_tilde"].total)
+    assert got["optimal"].L_t < min(got["beta"].L_t, got["beta_tilde"].L_t)
+
+
+# --- mean squared error of eps, variances, codecs ---------------------------------------------------------------------
+
+
+def test_of_the_exact_prediction_the_error_is_1_less_the_square_of_the_prediction():
+    """Two modes on a line: no linear prediction will do. On one line 1 - E[eps_hat^2] by quadrature over x_t."""
+    s, g = schedules.Schedule.from_betas(BETA), torch.Generator().manual_seed(1)
+    mixture = exact.Mixture([0.3, 0.7], [[-0.6], [0.5]], [[[0.01]], [[0.02]]])
+    x0 = mixture.sample(40_000, g).clamp(-1, 1).reshape(-1, 1, 1, 1)
+
+    def model(xt, t):
+        return mixture.eps(s, xt.flatten(1), t).reshape(xt.shape)
+
+    got = eps_mse(s, model, x0, generator=g, draws=4)
+    x = np.linspace(-6, 6, 20_001)
+    for t, abar in enumerate(np.cumprod(1 - np.array(BETA)), start=1):
+        weights, centres = np.array([0.3, 0.7]), math.sqrt(abar) * np.array([-0.6, 0.5])
+        var = abar * np.array([0.01, 0.02]) + 1 - abar
+        parts = weights * np.exp(-((x[:, None] - centres) ** 2) / 2 / var) / np.sqrt(2 * math.pi * var)
+        slope = (parts * (centres - x[:, None]) / var).sum(1)
+        prediction = -math.sqrt(1 - abar) * slope / parts.sum(1)  # -sqrt(1 - abar) times the score
+        want = 1 - (prediction**2 * parts.sum(1)).sum() * (x[1] - x[0])
+        assert got[t].item() == pytest.approx(want, rel=0.05) and want < 0.9
+
+
+@pytest.mark.parametrize(("clip", "x0_hat"), [(False, 1.7), (True, 1.0)])
+def test_the_error_of_a_clipped_prediction(clip, x0_hat):
+    """A network whose x0_hat is 1.7 everywhere: eps is off by sqrt(SNR) times what x0_hat is off by."""
+    s, x0 = schedules.Schedule.from_betas(BETA), pixels(256, 64)
+
+    def network(xt, t):
+        return gaussian.eps_from_x0(s, xt, t, torch.full_like(xt, 1.7))
+
+    black = -torch.ones_like(x0)
+    got = eps_mse(s, network, black, generator=torch.Generator().manual_seed(0), draws=3, clip_x0=clip)
+    abar = np.cumprod(1 - np.array(BETA))
+    assert got[1:].tolist() == pytest.approx((abar / (1 - abar) * (1 + x0_hat) ** 2).tolist(), rel=1e-9)
+
+
+def test_the_optimal_variances_of_a_clipped_prediction_need_its_own_error():
+    """A cosine schedule ends with steps that multiply an error of eps by 1000: clipped, it does no harm.
+
+    With the error of the unclipped prediction the variances are far too large, and dearer than those of any rule.
+    """
+    s, x0 = schedules.cosine(10), pixels(256, 4096)
+
+    def network(xt, t):
+        abar = s.alpha_bar[t].reshape(-1, 1, 1, 1)
+        return (1 - abar).sqrt() * xt / (abar / 3 + 1 - abar) + 0.2  # the best linear one, and an error
+
+    got = {}
+    for clip in (False, True):
+        g = torch.Generator().manual_seed(0)
+        var = variances(s, eps_mse(s, network, x0, generator=g, draws=8, clip_x0=clip))
+        got[clip] = bounds(s, network, x0, generator=g, draws=9, var=var, clip_x0=True)
+    best, wrong = got[True]["optimal"], got[False]["optimal"]
+    rules = [got[True][name].L_t for name in ("beta", "beta_tilde")]
+    assert best.L_t < min(rules) and wrong.L_t > min(rules)
+    assert wrong.total - best.total > 8 * (wrong.std_error + best.std_error)
+
+
+def test_every_t_is_seen_and_early_ones_more_often():
+    seen = []
+
+    def recorder(xt, t):
+        seen.append(t)
+        return torch.zeros_like(xt)
+
+    s, x0 = schedules.linear(50), pixels(256, 40)
+    got = eps_mse(s, recorder, x0, generator=torch.Generator().manual_seed(0), draws=12, batch=16)
+    count = torch.cat(seen).bincount(minlength=51)
+    want = 480 * np.log(1 + 1 / np.arange(1, 51)) / math.log(51)
+    assert [len(t) for t in seen] == [16] * 12 + [16] * 12 + [8] * 12
+    assert count[0] == 0 and len(count) == 51 and np.abs(count[1:].numpy() - want).max() <= 1
+    per_image = torch.cat([torch.stack(seen[i : i + 12], 1) for i in (0, 12, 24)])
+    assert (per_image[:, 1:] > per_image[:, :-1]).double().mean() > 0.7, "each image is seen all along the chain"
+    assert per_image[:, 0].max() == 1 and per_image[:, -1].min() > 30
+    assert abs(got[1:].mean().item() - 1) < 4 * math.sqrt(2 / 2 / 50), "E eps^2 = 1"
+    again, other = (
+        eps_mse(s, recorder, x0, generator=torch.Generator().manual_seed(seed), draws=12, batch=16) for seed in (0, 1)
+    )
+    assert torch.equal(again[1:], got[1:]) and not torch.equal(other[1:], got[1:])
+
+
+def test_too_few_draws_for_every_t_are_refused():
+    s, x0 = schedules.linear(50), pixels(256, 5)
+
+    def call(x=x0, draws=10, **how):
+        return eps_mse(s, eps_model, x, generator=torch.Generator(), draws=draws, **how)
+
+    with pytest.raises(ValueError, match=r"x0, draws: .* every t = 1\.\.50, got 5 images and 10 draws"):
+        call()
+    with pytest.raises(ValueError, match="draws, batch: expected at least 1, got 0 and 256"):
+        call(draws=0)
+    with pytest.raises(ValueError, match="draws, batch: expected at least 1, got 99 and 0"):
+        call(draws=99, batch=0)
+    with pytest.raises(ValueError, match="x: expected images in"):
+        call(3 * x0, draws=99)
+
+
+def test_variances_by_hand():
+    s, mse = (
+        schedules.Schedule.from_betas([0.1, 0.2, 0.4]),
+        torch.tensor([math.nan, 0.9, 0.5, 0.25], dtype=torch.float64),
+    )
+    got = variances(s, mse)
+    abar = [1, 0.9, 0.72, 0.432]
+    tilde = [b * (1 - abar[i]) / (1 - abar[i + 1]) for i, b in enumerate([0.1, 0.2, 0.4])]
+    extra = [b**2 / ((1 - b) * (1 - abar[i + 1])) for i, b in enumerate([0.1, 0.2, 0.4])]
+    assert got["beta"][1:].tolist() == pytest.approx([0.1, 0.2, 0.4])
+    assert got["beta_tilde"][1:].tolist() == pytest.approx([tilde[1], tilde[1], tilde[2]], rel=1e-12)
+    want = [t + e * m for t, e, m in zip(tilde, extra, [0.9, 0.5, 0.25], strict=True)]
+    assert got["optimal"][1:].tolist() == pytest.approx(want, rel=1e-12)
+    with pytest.raises(ValueError, match="s: expected a schedule with T >= 2, got T = 1"):
+        variances(schedules.Schedule.from_betas([0.5]), mse[:2])
+    with pytest.raises(ValueError, match="eps_mse: expected a table"):
+        variances(s, mse[1:])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_codecs_cost_what_their_files_weigh(channels):
+    noise = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (4, channels, 24, 16)).astype(np.uint8))
+    flat = torch.full_like(noise, 7)
+    dear, cheap, both = lossless_bits(noise), lossless_bits(flat), lossless_bits(torch.cat([noise, flat]))
+    assert list(dear) == ["PNG", "WebP"]
+    for codec in dear:
+        assert 8 < dear[codec] < 8 + 8 * 100 / (24 * 16 * channels) + 1, "noise cannot be packed"
+        assert cheap[codec] < 8 * 100 / (24 * 16 * channels)
+        assert both[codec] == pytest.approx((dear[codec] + cheap[codec]) / 2, rel=1e-12)
+    files = []
+    for image in noise:
+        pixels_of = image[0].numpy() if channels == 1 else np.moveaxis(image.numpy(), 0, 2)
+        Image.fromarray(pixels_of).save(file := io.BytesIO(), "PNG", optimize=True)
+        assert (np.asarray(Image.open(file)) == pixels_of).all()
+        files.append(len(file.getvalue()))
+    assert dear["PNG"] == pytest.approx(8 * sum(files) / noise.numel(), rel=1e-12)
 
 
 def test_the_standard_error_is_the_spread_over_repetitions():
@@ -168,9 +498,9 @@ def test_one_step_has_no_terms_in_between():
     x0 = pixels(256, 256 * 64)
     got = bound(s, eps_model, x0, generator=torch.Generator().manual_seed(0), draws=3)
     want = expected_terms(pixels(256, 256).flatten().numpy(), [0.5], [0.5], 256).mean(1)
-    assert got.L_t == 0
+    assert got.L_t == 0 and got.by_t == (got.L_0, *[0] * 9)
     assert abs(got.L_T / want[0] - 1) < 1e-10
-    assert abs(got.L_0 - want[2]) < 4 * got.std_error < 0.05 * want[2]
+    assert abs(got.L_0 - want[1]) < 4 * got.std_error < 0.05 * want[1]
 
 
 def test_clipping_is_the_bound_of_a_model_whose_x0_hat_stays_in_range():
@@ -204,7 +534,7 @@ def test_float32_images_give_the_same_numbers():
 @pytest.mark.parametrize(("n", "draws"), [(0, 4), (1, 4), (5, 0), (5, -1)])
 def test_too_few_images_or_draws_are_refused(n, draws):
     x0 = pixels(256, 5)[:n]
-    with pytest.raises(ValueError, match=rf"x0, draws: .* got {n} and {draws}$"):
+    with pytest.raises(ValueError, match=rf"x0, draws, batch: .* got {n}, {draws} and 256$"):
         bound(schedules.linear(3), eps_model, x0, generator=torch.Generator(), draws=draws)
 
 
@@ -230,9 +560,14 @@ def test_bad_variances_batches_and_images_are_refused():
     def call(x=x0, **changes):
         bound(s, eps_model, x, generator=torch.Generator().manual_seed(0), draws=1, **changes)
 
-    with pytest.raises(ValueError, match=r"var, batch: expected T \+ 1 = 6 variances, batch >= 1, got \(3,\), 256"):
+    with pytest.raises(ValueError, match=r"var: expected tables of T \+ 1 = 6 variances > 0, got 'this': shape \(3,\)"):
         call(var=s.beta[:3])
-    with pytest.raises(ValueError, match="var, batch: .*, 0"):
+    for t in (1, 3, 5):
+        bad = s.beta.clone()
+        bad[t] = 0.0
+        with pytest.raises(ValueError, match=r"var: .* got 'this': shape \(6,\), minimum 0$"):
+            call(var=bad)
+    with pytest.raises(ValueError, match="x0, draws, batch: .* got 8, 1 and 0$"):
         call(batch=0)
     with pytest.raises(ValueError, match=r"x: expected images in \[-1, 1\], got values from"):
         call(3 * x0)
@@ -403,3 +738,136 @@ def test_the_judge_wants_as_many_samples_as_test_images():
         judge(torch.zeros(19, 1, 2, 2), Ruler(), some_images(60, 0), some_images(20, 1))
     with pytest.raises(ValueError, match="train: expected at least 20 images, as many as test images, got 19"):
         judge(torch.zeros(20, 1, 2, 2), Ruler(), some_images(19, 0), some_images(20, 1))
+
+
+# --- precision and recall, memorisation, the comparison ---------------------------------------------------------------
+
+
+def test_precision_and_recall_by_loops():
+    rng = np.random.RandomState(0)
+    real, samples = rng.normal(size=(30, 3)), 0.9 * rng.normal(size=(40, 3)) + 1
+
+    def held(points, centres, k):
+        radii = [sorted(math.dist(c, other) for other in centres)[k] for c in centres]  # [0] is c itself
+        return np.mean([any(math.dist(p, c) <= r for c, r in zip(centres, radii, strict=True)) for p in points])
+
+    found = {}
+    for k in (1, 3, 5):
+        found[k] = precision_recall(torch.from_numpy(real), torch.from_numpy(samples), k)
+        assert found[k] == pytest.approx((held(samples, real, k), held(real, samples, k)))
+    assert precision_recall(torch.from_numpy(real), torch.from_numpy(samples)) == found[3]
+    assert found[1][0] < found[3][0] < 1 and found[1][1] < found[3][1] < 1 and found[3][0] != found[3][1]
+
+
+def test_precision_and_recall_tell_missing_variety_from_missing_quality():
+    g = torch.Generator().manual_seed(0)
+    real = torch.randn(1200, 2, generator=g)  # more than go through at once
+    assert precision_recall(real, real) == (1, 1)
+    assert precision_recall(real, real + 100) == (0, 0)
+    precision, recall = precision_recall(real, real[real[:, 0] > 0])
+    assert precision == 1 and 0.4 < recall < 0.65, "half of it"
+    precision, recall = precision_recall(real[real[:, 0] > 0], real)
+    assert 0.4 < precision < 0.65 and recall == 1, "and twice as much as there is"
+
+
+@pytest.mark.parametrize("shapes", [((5, 2), (5, 3)), ((3, 2), (9, 2)), ((9, 2), (3, 2)), ((9,), (9,))])
+def test_precision_and_recall_refuse_too_few_points(shapes):
+    with pytest.raises(ValueError, match="real, samples, k: expected features"):
+        precision_recall(*map(torch.zeros, shapes))
+    with pytest.raises(ValueError, match="real, samples, k: .*, 0$"):
+        precision_recall(torch.zeros(9, 2), torch.zeros(9, 2), k=0)
+
+
+def photographs(n: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.RandomState(seed).randint(0, 256, (n, 3, 4, 4)).astype(np.uint8))
+
+
+def test_memorisation_by_loops():
+    samples, train, test = photographs(12, 0), photographs(700, 1), photographs(9, 2)
+    samples[4] = train[650].flip(-1)  # a mirrored copy, beyond what is compared at once
+    samples[7] = train[3] // 2 + 64
+
+    def nearest_of(u8):
+        def distance(a, b):
+            return math.sqrt(sum((float(p) - float(q)) ** 2 for p, q in zip(a.flatten(), b.flatten(), strict=True)))
+
+        both = [
+            [min(distance(x, y), distance(x, y.flip(-1))) / 127.5 for y in train[:: 50 if len(u8) > 12 else 1]]
+            for x in u8
+        ]
+        return [(min(row), int(np.argmin(row))) for row in both]
+
+    found = memorisation(samples, train, test)
+    want, want_test = nearest_of(samples), nearest_of(test)
+    assert found.to_train == pytest.approx(np.median([d for d, _ in want]), rel=1e-12)
+    assert found.test_to_train == pytest.approx(np.median([d for d, _ in want_test]), rel=1e-12)
+    assert found.ratio == found.to_train / found.test_to_train
+    order = sorted(range(12), key=lambda i: want[i][0])[:8]
+    assert [pair[:2] for pair in found.closest] == [(i, want[i][1]) for i in order]
+    assert [pair[2] for pair in found.closest] == pytest.approx([want[i][0] for i in order], rel=1e-12)
+    assert found.closest[0] == (4, 650, 0.0)
+    assert memorisation(train[:5], train, test).ratio == 0
+    assert len(memorisation(samples[:5], train, test).closest) == 5
+    assert memorisation(samples, train, test, pairs=2).closest == found.closest[:2]
+
+
+def test_the_comparison_by_hand():
+    rng = np.random.RandomState(0)
+    u8 = [torch.from_numpy(rng.randint(0, 256, (n, 3, 8, 8)).astype(np.uint8)) for n in (70, 40)]
+    train, test = (Images(x, torch.from_numpy(rng.randint(0, 3, len(x))), "random", ("a", "b", "c")) for x in u8)
+    x = 2.4 * torch.rand(25, 3, 8, 8, generator=torch.Generator().manual_seed(1)) - 1.2
+    found = compare(x, Ruler(), train, test, seed=6)
+
+    order = np.random.RandomState(6)
+    some, real = order.permutation(40)[:25], order.permutation(70)[:25]
+    samples, held_out, trained_on = ((x.clamp(-1, 1) + 1) * 127.5).round().byte(), u8[1][some], u8[0][real]
+
+    def features(images):
+        return images.reshape(-1, 192)[:, :2].double() / 127.5 - 1
+
+    def probabilities(images):
+        f = 4 * features(images).numpy()
+        e = np.exp(np.column_stack([f, np.zeros(len(f))]))
+        return e / e.sum(1, keepdims=True)
+
+    p, p_test, held_out_f = probabilities(samples), probabilities(held_out), features(held_out)
+    assert found.n == 25 == sum(found.histogram)
+    assert found.frechet == pytest.approx(frechet(features(samples), held_out_f), rel=1e-4)
+    assert found.frechet_test == pytest.approx(frechet(features(trained_on), held_out_f), rel=1e-4)
+    assert found.confident == pytest.approx((p.max(1) > 0.8).mean()) != (p_test.max(1) > 0.8).mean()
+    assert found.confident_test == pytest.approx((p_test.max(1) > 0.8).mean())
+    assert found.accuracy_test == pytest.approx((p_test.argmax(1) == test.labels.numpy()[some]).mean())
+    assert found.histogram == tuple(int((p.argmax(1) == k).sum()) for k in range(3))
+    assert (found.precision, found.recall) == precision_recall(held_out_f, features(samples))
+    assert (found.precision_test, found.recall_test) == precision_recall(held_out_f, features(trained_on))
+    assert len({found.precision, found.recall, found.precision_test}) == 3, "so that none can be mixed up"
+    assert found.memorisation == memorisation(samples, train.images, held_out)
+
+    blurred, coarse = [], []
+    for image in np.moveaxis(trained_on.numpy(), 1, 3):
+        blurred.append(np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1))))
+        Image.fromarray(image).save(file := io.BytesIO(), "JPEG", quality=10)
+        coarse.append(np.asarray(Image.open(file)))
+    z = torch.randn(25, 3, 8, 8, generator=torch.Generator().manual_seed(6)).numpy()
+    noisy = np.rint((trained_on.numpy() / 127.5 + 0.1 * z).clip(0, 2) * 127.5)
+    worse = {"noise": noisy, "blur": np.moveaxis(blurred, 3, 1), "jpeg": np.moveaxis(coarse, 3, 1)}
+    assert list(found.controls) == list(worse)
+    for how, images in worse.items():
+        want = frechet(features(torch.from_numpy(images.astype(np.float64))), held_out_f)
+        assert found.controls[how] == pytest.approx(want, rel=1e-4) != found.frechet_test
+    assert compare(x, Ruler(), train, test) != found, "seed 0"
+
+
+def test_the_comparison_of_images_with_one_channel_and_its_seed():
+    train, test = some_images(30, 0, size=4), some_images(20, 1, size=4)
+    x = to_float(some_images(20, 2, size=4).images)
+    found = compare(x, Ruler(), train, test)
+    assert found == compare(x, Ruler(), train, test, seed=0) and found.controls.keys() == {"noise", "blur", "jpeg"}
+    copies = compare(to_float(train.images[:20]), Ruler(), train, test)
+    assert copies.memorisation.ratio == 0 < found.memorisation.ratio
+
+
+@pytest.mark.parametrize(("n", "n_train", "most"), [(3, 30, 20), (21, 30, 20), (20, 19, 19), (0, 30, 20)])
+def test_the_comparison_wants_equal_numbers(n, n_train, most):
+    with pytest.raises(ValueError, match=rf"x: expected 4\.\.{most} samples, .* test images, got {n}$"):
+        compare(torch.zeros(n, 1, 2, 2), Ruler(), some_images(n_train, 0), some_images(20, 1))

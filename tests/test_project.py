@@ -21,10 +21,11 @@ MODULES = {
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch"}
 
-MATHS = {"schedules", "gaussian", "exact", "elbo", "sampling", "guidance", "flow"}
+MATHS = {"tables", "schedules", "gaussian", "exact", "elbo", "sampling", "guidance", "flow"}
 # module -> our modules that it may import, besides what those may import
 ARROWS = {
-    "schedules": set(),
+    "tables": set(),
+    "schedules": {"tables"},
     "gaussian": {"schedules"},
     "exact": {"gaussian"},
     "elbo": {"gaussian"},
@@ -36,12 +37,14 @@ ARROWS = {
     "distributed": set(),
     "training": {"data", "distributed", "elbo", "flow", "unet"},
     "checkpoint": {"training"},
+    "interchange": {"checkpoint"},
     "classifier": {"checkpoint", "data"},
     "metrics": {"training"},
     "data": set(),
     "evaluate": {"classifier", "data", "elbo", "sampling"},
     "plotting": set(),
-    "widgets": {"plotting", *MATHS},
+    "trajectory": {"checkpoint", "data", "sampling"},
+    "widgets": {"plotting", "trajectory", *MATHS},
     "exercises": MATHS,
     "checks": {"exercises"},
     "bugs": {"checks", "evaluate", "exact", "guidance", "mlp", "training"},
@@ -173,7 +176,7 @@ def test_the_readme_opens_with_the_two_commands():
     assert re.search(r"^make test\b", opening, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "TEACHING.md"])
 def test_make_targets_that_are_named_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))

@@ -607,3 +607,40 @@ def test_bad_langevin(change, message):
 def test_langevin_refuses_a_score_of_another_shape():
     with pytest.raises(ValueError, match=r"score: expected an output of shape \(2, 3\), got \(2,\)"):
         langevin(lambda x: x.sum(1), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("clip_x0", [False, True])
+@pytest.mark.parametrize("s", [SHORT, schedules.cosine(50), schedules.linear(1000)], ids=["short", "cosine", "linear"])
+def test_a_chain_is_its_single_steps_bit_for_bit(s, clip_x0):
+    """Coefficients that are formed for all t at once round as those of one t do, in float32."""
+
+    def model(x, t):
+        return 0.6 * x + 0.1 * t[:, None] / s.T
+
+    var = sampling.beta_tilde(s)
+    steps = sampling.sample(s, model, (3, 4), generator=generator(), var=var, clip_x0=clip_x0)
+    noise = generator()
+    x = torch.randn(3, 4, generator=noise)
+    for t in range(s.T, 0, -1):
+        step = next(steps)
+        x0_hat = gaussian.x0_from_eps(s, x, t, model(x, torch.full((3,), t)))
+        x0_hat = x0_hat.clamp(-1, 1) if clip_x0 else x0_hat
+        assert step.t == t and torch.equal(step.x, x) and torch.equal(step.x0_hat, x0_hat)
+        x = sampling.p_step(s, x, t, x0_hat, var, torch.randn(3, 4, generator=noise))
+    assert torch.equal(next(steps).x, x)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_a_ddim_chain_is_its_single_jumps_bit_for_bit(eta):
+    s, noise = schedules.cosine(40), generator()
+    steps = sampling.ddim(s, lambda x, t: 0.6 * x, (3, 4), steps=7, eta=eta, generator=generator(), clip_x0=True)
+    x, times = torch.randn(3, 4, generator=noise), sampling.even_grid(40, 7)
+    for t, r in zip(times, [*times[1:], 0], strict=True):
+        step = next(steps)
+        x0_hat = gaussian.x0_from_eps(s, x, t, 0.6 * x).clamp(-1, 1)
+        assert step.t == t and torch.equal(step.x, x) and torch.equal(step.x0_hat, x0_hat)
+        var = eta**2 * (1 - s.alpha_bar[r]) / (1 - s.alpha_bar[t]) * (1 - s.alpha_bar[t] / s.alpha_bar[r])
+        on_eps = (1 - s.alpha_bar[r] - var).clamp(min=0).sqrt()
+        eps_hat, z = gaussian.eps_from_x0(s, x, t, x0_hat), torch.randn(3, 4, generator=noise)
+        x = s.alpha_bar[r].sqrt().float() * x0_hat + on_eps.float() * eps_hat + var.sqrt().float() * z
+    assert torch.equal(next(steps).x, x)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_edu import schedules
+from ddpm_edu import schedules, tables
+from ddpm_edu.elbo import loss_weight
 from ddpm_edu.schedules import Schedule, at
 
 # Golden numbers, computed once in float64 and confirmed with 50-digit arithmetic: t -> (alpha_bar, SNR, beta).
@@ -113,6 +114,57 @@ def test_sigmoid_defaults_are_symmetric_about_the_middle():
     s = schedules.sigmoid()
     assert s.alpha_bar[500].item() == pytest.approx(0.5, rel=1e-10)
     torch.testing.assert_close(s.alpha_bar[1:1000] + s.alpha_bar[1:1000].flip(0), torch.ones(999, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("T", "first", "last"), [(2, 4.0, -1.0), (5, 3.0, -2.5), (1000, 13.3, -5.0), (50, -1.0, -9.0)])
+def test_log_snr_falls_in_equal_steps(T, first, last):
+    """From what SNR means, and with every beta_t from two neighbouring alpha_bar of that formula, in numpy."""
+    s = schedules.log_snr_linear(T, first, last)
+    want = first + (last - first) * np.arange(T) / (T - 1)
+    alpha_bar = np.concatenate([[1.0], np.exp(want) / (1 + np.exp(want))])
+    np.testing.assert_allclose(s.snr[1:].log().numpy(), want, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(s.alpha_bar.numpy(), alpha_bar, rtol=1e-10)
+    np.testing.assert_allclose(s.beta[1:].numpy(), 1 - alpha_bar[1:] / alpha_bar[:-1], rtol=1e-8)
+    assert s.T == T and s.beta[1].item() == pytest.approx(1 / (1 + math.exp(first)), rel=1e-12)
+
+
+def test_the_bound_weighs_all_steps_alike_where_log_snr_is_linear():
+    """The weight of ||eps - eps_hat||^2 in KL(q || p) from two means, for t = 2..T; and only here.
+
+    Both Gaussians have the variance beta_tilde, their means differ by beta / sqrt(alpha (1 - alpha_bar)) times the
+    error in eps (Ho et al., Eq. 11), and the KL is the squared distance over twice the variance.
+    """
+    for s, alike in ((schedules.log_snr_linear(), True), (schedules.linear(), False), (schedules.cosine(), False)):
+        beta, abar = s.beta.numpy(), s.alpha_bar.numpy()
+        beta_tilde = (1 - abar[1:-1]) / (1 - abar[2:]) * beta[2:]
+        weight = (beta[2:] / np.sqrt((1 - beta[2:]) * (1 - abar[2:]))) ** 2 / (2 * beta_tilde)
+        assert (np.ptp(weight) < 1e-8 * weight[0]) == alike
+        np.testing.assert_allclose(
+            loss_weight(s, torch.from_numpy(np.append([1, 1], beta_tilde)))[2:], weight, rtol=1e-9
+        )
+        if alike:
+            np.testing.assert_allclose(weight, (math.exp(18.3 / 999) - 1) / 2, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"T": 1}, r"^T, log_snr_1, log_snr_T: expected T >= 2 and finite .* got 1, 13.3, -5.0$"),
+        ({"T": 0}, r"^T: expected a whole number of steps >= 1, got 0$"),
+        ({"T": 2.5}, r"^T: expected a whole number"),
+        ({"log_snr_1": -5.0}, r"expected .* log_snr_1 > log_snr_T, got 1000, -5.0, -5.0$"),
+        ({"log_snr_T": 14}, r"expected .* log_snr_1 > log_snr_T, got 1000, 13.3, 14$"),
+        ({"log_snr_1": math.inf}, r"finite numbers .* got 1000, inf, -5.0$"),
+        ({"log_snr_T": -math.inf}, r"finite numbers .* got 1000, 13.3, -inf$"),
+        ({"log_snr_1": math.nan}, r"finite numbers .* got 1000, nan, -5.0$"),
+        ({"log_snr_T": math.nan}, r"finite numbers .* got 1000, 13.3, nan$"),
+        ({"log_snr_1": 60.0}, r"^alpha_bar: expected to fall at every step"),
+        ({"log_snr_1": 900.0}, r"^betas: expected numbers strictly between 0 and 1, got beta_1 = 0$"),
+    ],
+)
+def test_a_log_snr_that_does_not_fall_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.log_snr_linear(**arguments)
 
 
 def test_a_product_of_factors_below_1_need_not_vanish():
@@ -229,6 +281,10 @@ def test_bad_json_fields(change, message):
 def test_foreign_json(text, message):
     with pytest.raises(ValueError, match=f"schedule JSON: {message}"):
         schedules.from_json(text)
+
+
+def test_at_is_found_beside_the_tables():
+    assert schedules.at is tables.at
 
 
 def test_at_gathers_and_broadcasts():

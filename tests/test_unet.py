@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_edu.unet import Attention, ResBlock, UNet, time_embedding
+from ddpm_edu.unet import Attention, ResBlock, UNet, fourier_features, time_embedding
 
 
 def randomise(net: nn.Module, seed: int = 0) -> None:
@@ -186,6 +186,8 @@ def test_defaults_are_the_papers_cifar10_network():
         "attention_at": (16,),
         "dropout": 0.1,
         "classes": None,
+        "groups": None,
+        "fourier": (),
     }
     norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm)]
     assert {(norm.num_groups, norm.eps) for norm in norms} == {(32, 1e-6)}
@@ -223,6 +225,25 @@ def test_narrow_networks_have_four_channels_to_a_group():
     assert groups == {20: 5, 40: 10, 60: 15, 80: 20, 120: 30, 160: 32}
 
 
+def test_one_number_of_groups_can_be_asked_for_in_all_norms(diffusers):
+    """As diffusers has it: the same function, where the rule for narrow networks would give another."""
+    ours, theirs = pair(diffusers, width=32)
+    ours = UNet(width=32, groups=16).double().eval()
+    ours.load_state_dict({our_name(name): value for name, value in theirs.state_dict().items()})
+    for module in theirs.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.num_groups = 16
+    assert {norm.num_groups for norm in ours.modules() if isinstance(norm, nn.GroupNorm)} == {16}
+    xt = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    t = torch.tensor([1, 700])
+    with torch.no_grad():
+        want = theirs(xt, t - 1).sample
+        assert relative_error(ours(xt, t), want) < 1e-5
+        narrow = UNet(width=32).double().eval()
+        narrow.load_state_dict(ours.state_dict())
+        assert relative_error(narrow(xt, t), want) > 1e-3
+
+
 def test_attention_sits_where_it_is_asked_for_and_in_the_middle():
     def places(**changes) -> set[str]:
         net = tiny(image_size=16, width_mults=(1, 2, 2), res_blocks=1, **changes)
@@ -254,6 +275,8 @@ def test_config_rebuilds_the_network_also_through_json():
         "attention_at": (8, 16),
         "dropout": 0.25,
         "classes": 7,
+        "groups": 3,
+        "fourier": (6, 0),
     }
     net = UNet(**arguments)
     assert net.config == arguments
@@ -320,6 +343,59 @@ def test_time_embedding_by_hand():
     torch.testing.assert_close(time_embedding(torch.tensor([1, 2]), 4), torch.tensor(want), rtol=0, atol=1e-6)
 
 
+def test_fourier_features_by_hand():
+    """Two channels, the numbers 0 and 2: x itself, then sines and cosines of pi x, then those of 4 pi x."""
+    x = torch.tensor([[0.5, -0.25], [0.125, 1.0]], dtype=torch.float64)[None, :, None]  # (1, 2, 1, 2)
+    root = math.sqrt(0.5)
+    want = [
+        [0.5, -0.25],
+        [0.125, 1],
+        [1, -root],  # sin(pi / 2), sin(-pi / 4)
+        [math.sin(math.pi / 8), 0],
+        [0, root],
+        [math.cos(math.pi / 8), -1],
+        [0, 0],  # sin(2 pi), sin(-pi)
+        [1, 0],
+        [1, -1],
+        [0, 1],
+    ]
+    got = fourier_features(x, (0, 2))
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64)[None, :, None], rtol=0, atol=1e-12)
+    assert torch.equal(fourier_features(x, ()), x)
+
+
+def test_a_network_sees_the_fourier_features_beside_the_image():
+    """The stem is given as many channels more, and what it is given are these channels in this order."""
+    net = tiny(fourier=(1, 3))
+    assert net.stem.weight.shape == (16, 5, 3, 3)
+    xt, t = images(net), torch.tensor([3, 300])
+    seen = []
+    net.stem.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    with torch.no_grad():
+        out = net(xt, t)
+        want = np.concatenate(
+            [xt, *(f(2**n * np.pi * xt.double().numpy()) for n in (1, 3) for f in (np.sin, np.cos))], 1
+        )
+        np.testing.assert_allclose(seen[0].numpy(), want, atol=1e-4)
+        # Grey values one of 255 steps apart look nearly the same without, and very different with n = 6 or 7.
+        one = fourier_features(torch.full((1, 1, 1, 1), 2 / 255), (6, 7)).flatten()
+        zero = fourier_features(torch.zeros(1, 1, 1, 1), (6, 7)).flatten()
+        assert (one - zero).abs().tolist() == pytest.approx([2 / 255, 1, 1, 0, 2], abs=0.02)
+    assert out.shape == xt.shape
+
+
+def test_without_fourier_features_and_groups_nothing_changed():
+    """Weights of before these arguments existed fit, and the same seed gives the same network."""
+    torch.manual_seed(0)
+    plain = UNet(image_size=8, channels=1, width=16, width_mults=(1, 2), attention_at=(4,))
+    torch.manual_seed(0)
+    said = UNet(image_size=8, channels=1, width=16, width_mults=(1, 2), attention_at=(4,), fourier=(), groups=None)
+    assert all(map(torch.equal, plain.state_dict().values(), said.state_dict().values()))
+    assert plain.stem.weight.shape == (16, 1, 3, 3)
+    old = {name: value for name, value in plain.config.items() if name not in ("fourier", "groups")}
+    assert UNet(**old).config == plain.config
+
+
 def test_class_embedding_is_added_to_the_time_embedding():
     net = tiny(classes=3)
     xt, t = images(net), torch.tensor([5, 5])
@@ -381,6 +457,14 @@ def test_gradient_reaches_every_parameter():
         ({"dropout": 1.0}, r"dropout: expected a probability in \[0, 1\), got 1.0$"),
         ({"dropout": -0.1}, r"dropout: expected a probability in \[0, 1\), got -0.1$"),
         ({"classes": 0}, r"classes: expected at least 1, or None, got 0$"),
+        ({"groups": 0}, r"groups: expected a divisor of 128, or None, got 0$"),
+        ({"groups": -2}, r"groups: expected a divisor of 128, or None, got -2$"),
+        ({"groups": 24}, r"groups: expected a divisor of 128, or None, got 24$"),
+        ({"groups": 256}, r"groups: expected a divisor of 128, or None, got 256$"),
+        ({"fourier": (6, -1)}, r"fourier: expected whole numbers from 0 to 15, got \(6, -1\)$"),
+        ({"fourier": (16,)}, r"fourier: expected whole numbers from 0 to 15, got \(16,\)$"),
+        ({"fourier": (1.5,)}, r"fourier: expected whole numbers from 0 to 15, got \(1.5,\)$"),
+        ({"fourier": (True,)}, r"fourier: expected whole numbers from 0 to 15, got \(True,\)$"),
     ],
 )
 def test_bad_sizes_are_named(changes, message):

@@ -1,13 +1,23 @@
-"""Open the course in JupyterLab: as root too, and where there is no browser by printing the address."""
+"""Open the course in JupyterLab: as root too, and where there is no browser by printing the address.
 
+python tools/lab.py                # at chapter 00
+python tools/lab.py --lecture 04   # at chapter 04, ready to present with jupyterlab-rise
+"""
+
+import argparse
 import os
 import subprocess
 import sys
 import webbrowser
 from pathlib import Path
 
+import slides
+
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = "notebooks/00_start_here.ipynb"
+# jupyterlab-rise 0.43 shows no widget of ipywidgets 8 (its issue 119)
+HINT = """Run all cells first (menu Run). Alt+R then opens the slides; the button above them shows them in full screen.
+The sliders move in the notebook, not in its slides. Slides that need no JupyterLab: make slides."""
 
 
 def graphical_browser() -> bool:
@@ -21,9 +31,9 @@ def graphical_browser() -> bool:
     return True
 
 
-def command() -> list[str]:
-    """The JupyterLab command line for this computer."""
-    flags = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{FIRST}"]
+def command(notebook: str = FIRST) -> list[str]:
+    """The JupyterLab command line for this computer, which opens a notebook of the course."""
+    flags = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{notebook}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--allow-root")
     if not graphical_browser():
@@ -32,8 +42,23 @@ def command() -> list[str]:
     return [sys.executable, "-m", "jupyterlab", *flags]
 
 
-if __name__ == "__main__":
+def lecture(chapter: str) -> list[str]:
+    """The command that opens a chapter ready to present; one line to stderr and the end if there is no such chapter."""
+    path = slides.chosen(chapter, slides.lectures())
+    print(HINT, flush=True)
+    return command(path.relative_to(ROOT).as_posix())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Open the course in JupyterLab.")
+    parser.add_argument("--lecture", metavar="CHAPTER", help="a chapter to present: 04, or break_it")
+    arguments = parser.parse_args()
+    line = command() if arguments.lecture is None else lecture(arguments.lecture)
     try:
-        sys.exit(subprocess.run(command(), cwd=ROOT, check=False).returncode)
+        return subprocess.run(line, cwd=ROOT, check=False).returncode
     except KeyboardInterrupt:
-        sys.exit(0)  # Ctrl-C is the usual way to close the lab
+        return 0  # Ctrl-C is the usual way to close the lab
+
+
+if __name__ == "__main__":
+    sys.exit(main())

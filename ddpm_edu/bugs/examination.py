@@ -506,7 +506,7 @@ def _(name: str) -> None:
         seen.append(int(t[0]))
         return torch.zeros_like(xt)
 
-    evaluate.bound(S, model, GREY[:2, None, None], generator=_generator(), draws=T - 1)
+    evaluate.bounds(S, model, GREY[:2, None, None], generator=_generator(), draws=T - 1, var={"beta": S.beta})
     check_close(name, [float(t) for t in sorted(seen)], [float(t) for t in TIMES])
 
 
@@ -520,7 +520,7 @@ def _(name: str) -> None:
         return (xt - abar.sqrt() * level) / (1 - abar).sqrt()
 
     x0 = torch.full((2, 1, 3, 3), level, dtype=torch.float64)
-    got = evaluate.bound(S, model, x0, generator=_generator(), draws=T - 1)
+    got = evaluate.bounds(S, model, x0, generator=_generator(), draws=T - 1, var={"beta": S.beta})["beta"]
     L_T = 0.5 * (ABAR[T] * level**2 + (1 - ABAR[T]) - 1 - math.log(1 - ABAR[T]))
     ratios = [_posterior(t)[2] / BETA[t] for t in TIMES[1:]]
     L_t = sum(0.5 * (r - 1 - math.log(r)) for r in ratios)
@@ -540,16 +540,17 @@ def _(name: str) -> None:
     x0 = torch.full((2, 1, 3, 3), level, dtype=torch.float64)
     got, want = [], []
     for clip, x0_hat in ((False, 1.3), (True, 1.0)):
-        settings = dict(var=0.5 * S.beta, clip_x0=clip, draws=T - 1)
-        found = evaluate.bound(S, model, x0, generator=_generator(), **settings)  # type: ignore[arg-type]
-        got.append([found.L_t, found.L_0])
-        L_t = 0.0
+        var = {"beta": S.beta, "half": 0.5 * S.beta}
+        found = evaluate.bounds(S, model, x0, generator=_generator(), draws=T - 1, var=var, clip_x0=clip)["half"]
+        got.append([found.L_t, found.L_0, *found.by_t])
+        by_t = [0.0] * 10
         for t in TIMES[1:]:
-            on_x0, _, var = _posterior(t)
-            ratio, gap = 2 * var / BETA[t], on_x0 * (level - x0_hat)
-            L_t += 0.5 * (ratio - 1 - math.log(ratio)) + gap**2 / BETA[t]
-        z = [(level + edge / 255 - x0_hat) / math.sqrt(BETA[1]) for edge in (-1, 1)]
-        want.append([L_t / math.log(2), -math.log2(_cdf(z[1]) - _cdf(z[0]))])
+            on_x0, _, posterior_var = _posterior(t)
+            ratio, gap = 2 * posterior_var / BETA[t], on_x0 * (level - x0_hat)
+            by_t[10 * (t - 1) // T] += (0.5 * (ratio - 1 - math.log(ratio)) + gap**2 / BETA[t]) / math.log(2)
+        z = [(level + edge / 255 - x0_hat) / math.sqrt(0.5 * BETA[1]) for edge in (-1, 1)]
+        L_t, L_0 = sum(by_t), -math.log2(_cdf(z[1]) - _cdf(z[0]))
+        want.append([L_t, L_0, by_t[0] + L_0, *by_t[1:]])
     check_close(name, got, want, tol=1e-9)
 
 
@@ -564,7 +565,7 @@ def _(name: str) -> None:
         return torch.zeros_like(xt)
 
     x0 = torch.full((200, 1, 2, 2), level, dtype=torch.float64)
-    evaluate.bound(S, model, x0, generator=_generator(), draws=T - 1)
+    evaluate.bounds(S, model, x0, generator=_generator(), draws=T - 1, var={"beta": S.beta})
     _check_noise(name, torch.stack(noises).flatten(2))
 
 
@@ -577,9 +578,41 @@ def _(name: str) -> None:
         abar = S.alpha_bar[t].reshape(-1, 1, 1, 1)
         return (xt - abar.sqrt() * levels) / (1 - abar).sqrt()
 
-    got = evaluate.bound(S, model, levels, generator=_generator(), draws=T - 1)
+    got = evaluate.bounds(S, model, levels, generator=_generator(), draws=T - 1, var={"beta": S.beta})["beta"]
     a, b = (2 * level / 255 - 1 for level in (60, 150))
     check_close(name, got.std_error, abs(0.5 * ABAR[T] * (a**2 - b**2)) / math.log(2) / 2, tol=1e-8)
+
+
+@_check("mean squared error of eps, t by t")
+def _(name: str) -> None:
+    """A network that knows the one picture and adds t / 10 to the noise."""
+    level = 2 * 150 / 255 - 1
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        abar = S.alpha_bar[t].reshape(-1, 1, 1, 1)
+        return (xt - abar.sqrt() * level) / (1 - abar).sqrt() + t.double().reshape(-1, 1, 1, 1) / 10
+
+    x0 = torch.full((2 * T, 1, 2, 2), level, dtype=torch.float64)
+    got = evaluate.eps_mse(S, model, x0, generator=_generator(), draws=T)
+    check_close(name, got[1:], [t**2 / 100 for t in TIMES])
+
+
+@_check("precision and recall on a line, by hand")
+def _(name: str) -> None:
+    """With k = 1 the balls of the real points have radius 1, those of the samples 0.3, 0.1, 0.1, 0.5 and 0.5."""
+    real, samples = _float64([0.0, 1.0, 2.0, 3.0, 4.0])[:, None], _float64([0.1, 0.4, 0.5, 10.0, 10.5])[:, None]
+    check_close(name, _float64(evaluate.precision_recall(real, samples, k=1)), [3 / 5, 1 / 5])
+
+
+@_check("memorisation: a mirrored copy is a copy")
+def _(name: str) -> None:
+    """One row of two pixels: the sample is the first training image in a mirror, the test image 10 grey levels off."""
+    train, sample, test = (
+        torch.tensor(rows, dtype=torch.uint8).reshape(-1, 1, 1, 2)
+        for rows in ([[0, 100], [200, 220]], [[100, 0]], [[10, 100]])
+    )
+    found = evaluate.memorisation(sample, train, test)
+    check_close(name, [found.to_train, found.test_to_train], [0.0, 10 / 127.5])
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------------

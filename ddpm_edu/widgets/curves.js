@@ -1,20 +1,10 @@
-// Curves as SVG, redrawn from the trait `data` in one go. Colours of axes and text follow the page's theme.
+// Curves as SVG, redrawn from the trait `data` in one go. What it shares with others is in panel.js.
 const WIDTH = 620, HEIGHT = 320, LEFT = 64, RIGHT = 16, TOP = 34, BOTTOM = 46;
 
 function render({ model, el }) {
   const name = model.get("name");
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", model.get("alt"));
-  svg.style.cssText = "width: 100%; max-width: 760px; font: 13px sans-serif; fill: currentColor";
-  svg.classList.add(`ddpm-view-${name}`);
-  const text = document.createElement("p");
-  text.classList.add(`ddpm-text-${name}`);
-  text.setAttribute("aria-live", "polite");
-  text.style.cssText = "margin: 4px 0 0 12px; font-size: 14px; font-variant-numeric: tabular-nums";
-  el.style.cssText = "color: var(--jp-ui-font-color1, #222); contain: content"; // a redraw lays out nothing else
-  el.append(svg, text);
+  const svg = canvas(model, WIDTH, HEIGHT, 760);
+  const write = lay({ model, el }, svg);
 
   const draw = () => {
     const { series, xlabel, ylabel, xlim, ylim, xticks, yticks, xlabels, ylabels, readout, verdict } = model.get("data");
@@ -38,23 +28,17 @@ function render({ model, el }) {
         const wide = 0.8 / bars.length, left = (bars.indexOf(one) - bars.length / 2) * wide;
         x.forEach((xi, k) => {
           const top = sy(y[k]), width = sx(xi + wide) - sx(xi);
-          parts.push(`<rect x="${sx(xi + left).toFixed(1)}" width="${width.toFixed(1)}" y="${Math.min(top, zero).toFixed(1)}" height="${Math.abs(top - zero).toFixed(1)}" fill="${colour}" ${clip}/>`);
+          parts.push(`<rect x="${sx(xi + left).toFixed(1)}" width="${width.toFixed(1)}" y="${Math.min(top, zero).toFixed(1)}" height="${Math.abs(top - zero).toFixed(1)}" fill="${ink(colour)}" ${clip}/>`);
         });
       }
       if (kind === "area")
-        parts.push(`<polygon points="${sx(x[0])},${zero} ${points} ${sx(x[x.length - 1])},${zero}" fill="${colour}" opacity=".25" ${clip}/>`);
-      if (kind !== "bar") parts.push(`<polyline points="${points}" fill="none" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash}" ${clip}/>`);
+        parts.push(`<polygon points="${sx(x[0])},${zero} ${points} ${sx(x[x.length - 1])},${zero}" fill="${ink(colour)}" opacity=".25" ${clip}/>`);
+      if (kind !== "bar") parts.push(`<polyline points="${points}" fill="none" stroke="${ink(colour)}" stroke-width="2.5" stroke-dasharray="${dash}" ${clip}/>`);
       const ly = 14, lx = LEFT + 12 + Math.min(180, (WIDTH - LEFT - RIGHT) / series.length) * i; // the legend is a row above the plot, where no curve goes
-      parts.push(`<line x1="${lx}" x2="${lx + 26}" y1="${ly}" y2="${ly}" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash}"/><text x="${lx + 34}" y="${ly + 4}">${label}</text>`);
+      parts.push(`<line x1="${lx}" x2="${lx + 26}" y1="${ly}" y2="${ly}" stroke="${ink(colour)}" stroke-width="2.5" stroke-dasharray="${dash}"/><text x="${lx + 34}" y="${ly + 4}">${label}</text>`);
     });
     svg.innerHTML = parts.join("");
-    text.replaceChildren(readout);
-    if (verdict) {
-      const mark = document.createElement("strong");
-      mark.textContent = ` ${verdict.good ? "✓" : "✗"} ${verdict.text}`;
-      mark.style.color = verdict.colour;
-      text.append(mark);
-    }
+    write(readout, verdict);
   };
   model.on("change:data", draw);
   draw();

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_edu import plotting
-from ddpm_edu.widgets.panels import WIDE, Panel, choose, frames, selection
+from ddpm_edu.widgets.panels import WIDE, Panel, choose, follow, frames, selection
 
 ROWS = 4  # a frame shows ROWS * ROWS digits
 DIGITS = 10
@@ -43,13 +43,11 @@ def guidance_slider(
     y = ipywidgets.IntSlider(7, 0, DIGITS - 1, description="digit", layout=WIDE)
     scale = selection(scales, "scale S", value=scales[0])
 
-    def redraw(_: object) -> None:
-        view.value = y.value * len(scales) + scale.index
+    def frame(y: int, scale: float) -> int:
+        return y * len(scales) + scales.index(scale)
 
-    redraw(None)
-    for control in (y, scale):
-        control.add_class(f"ddpm-slider-{name}")
-        control.observe(redraw, "value")
+    view.value = frame(y.value, scale.value)
+    follow(view, "value", frame, {"y": y, "scale": scale})
     shown = [scales[0], scales[len(scales) // 4], scales[-1]]
     sheets, texts = zip(*(guided_digits(drawn, asked, read, 7, value) for value in shown), strict=True)
     titles = [text.replace(": ", "\n").replace("; ", "\n") for text in texts]

@@ -20,11 +20,17 @@ from torch import Tensor
 
 from ddpm_edu import plotting
 from ddpm_edu.gaussian import normal_log_prob
+from ddpm_edu.widgets.prefetch import Prefetch
 
 HERE = Path(__file__).parent
 WIDE = {"width": "420px"}
 DASHES = {"": "-", "7 4": "--", "2 3": ":", "9 3 2 3": "-."}  # as SVG writes them, as matplotlib does
 POINTS = 101  # points of a curve: enough for a smooth line, few enough to send on every key press
+
+
+def script(name: str) -> str:
+    """The JavaScript of a drawing, after what drawings share."""
+    return "".join((HERE / part).read_text(encoding="utf-8") for part in ("panel.js", name))
 
 
 class Curves(anywidget.AnyWidget):
@@ -36,7 +42,7 @@ class Curves(anywidget.AnyWidget):
     text at the ticks; ``readout``; optionally ``verdict``, {good, text, colour}.
     """
 
-    _esm = HERE / "curves.js"
+    _esm = script("curves.js")
     name = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)
@@ -45,7 +51,7 @@ class Curves(anywidget.AnyWidget):
 class Frames(anywidget.AnyWidget):
     """Precomputed PNG pictures, one per entry of ``values``; ``value`` chooses the one that is shown."""
 
-    _esm = HERE / "frames.js"
+    _esm = script("frames.js")
     name = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     frames = traitlets.List(traitlets.Bytes()).tag(sync=True)
@@ -74,20 +80,31 @@ def live(
     alt: str,
     kind: Callable[..., Any] = Curves,
 ) -> Panel:
-    """A panel whose drawing, a ``kind`` of view, is ``state`` of the controls' values, again whenever one moves."""
+    """A panel whose drawing, a ``kind`` of view, is ``state`` of the controls' values, again whenever one moves.
 
-    def values() -> dict[str, Any]:
-        return {key: control.value for key, control in controls.items()}
+    ``state`` must depend on nothing else: the browser keeps what it returned.
+    """
+    view = kind(name=name, alt=alt, data=state(**values(controls)))
+    follow(view, "data", state, controls)
+    return Panel(list(controls.values()), view, static, alt)
 
-    view = kind(name=name, alt=alt, data=state(**values()))
+
+def values(controls: dict[str, Any]) -> dict[str, Any]:
+    """The value of each control."""
+    return {key: control.value for key, control in controls.items()}
+
+
+def follow(view: Any, trait: str, state: Callable[..., Any], controls: dict[str, Any]) -> None:
+    """From now on, ``trait`` of the view follows ``state`` of the controls' values: in the browser, else from here."""
+    ahead = Prefetch(view, trait, state, controls)
 
     def redraw(_: Any) -> None:
-        view.data = state(**values())
+        if not ahead.listening:
+            setattr(view, trait, state(**values(controls)))
 
     for control in controls.values():
-        control.add_class(f"ddpm-slider-{name}")
+        control.add_class(f"ddpm-slider-{view.name}")
         control.observe(redraw, "value")
-    return Panel(list(controls.values()), view, static, alt)
 
 
 def frames(name: str, alt: str, states: Sequence[tuple[Tensor, str]]) -> Frames:

@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor
 
 from ddpm_edu import plotting, sampling, schedules
-from ddpm_edu.widgets.panels import HERE, WIDE, Panel, choose, frames, live, selection, verdict
+from ddpm_edu.widgets.panels import WIDE, Panel, choose, frames, live, script, selection, verdict
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -33,7 +33,7 @@ class Points(anywidget.AnyWidget):
     ``data`` holds ``clouds``, a list of {label, colour, opacity, x, y}; ``xlim, ylim``; ``readout``; ``verdict``.
     """
 
-    _esm = HERE / "points.js"
+    _esm = script("points.js")
     name = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)

@@ -1,0 +1,264 @@
+"""The lecture: a deck for each notebook, complete, readable on a projector, and nothing in it asks for the internet."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import course
+import lab
+import nbformat
+import pytest
+import slides
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from test_browser import CHROMIUM_FLAGS, chromium, missing, sync_playwright
+
+LECTURES = slides.lectures()
+SMALLEST = 14 * 96 / 72  # 14 pt in pixels of a slide
+VENDOR = slides.DECK / "vendor"
+
+
+def cell(make, source, slide, tags=(), **fields):
+    return make(source, metadata={"slideshow": {"slide_type": slide}, "tags": list(tags)}, **fields)
+
+
+def deck_of(tmp_path, *cells):
+    path = tmp_path / "small.ipynb"
+    nbformat.write(new_notebook(cells=[cell(new_markdown_cell, "# 1 Title", "slide"), *cells]), path)
+    return slides.deck(path)
+
+
+def expected(path):
+    """Slides, and pages (slides and subslides), by the tags of the notebook."""
+    kinds = [slides.slide_type(cell) for cell in course.read(path).cells]
+    return kinds.count("slide"), kinds.count("slide") + kinds.count("subslide")
+
+
+# What goes into a deck
+
+
+def test_slide_types_say_where_a_cell_goes(tmp_path):
+    page = deck_of(
+        tmp_path,
+        cell(new_markdown_cell, "more", "-"),
+        cell(new_markdown_cell, "below", "subslide"),
+        cell(new_markdown_cell, "appears", "fragment"),
+        cell(new_markdown_cell, "whispered", "notes"),
+        cell(new_markdown_cell, "left out", "skip"),
+        cell(new_markdown_cell, "to the right", "slide"),
+    )
+    body = re.sub(r"\s+", "", page[page.index("<section>") : page.rindex("</section>") + len("</section>")])
+    assert body == re.sub(
+        r"\s+",
+        "",
+        """<section>
+             <section><div class="cell"><h1 id="1-Title">1 Title</h1></div><div class="cell"><p>more</p></div></section>
+             <section><div class="cell"><p>below</p></div>
+                      <div class="cell fragment"><p>appears</p></div>
+                      <aside class="notes"><p>whispered</p></aside></section>
+           </section>
+           <section><section><div class="cell"><p>to the right</p></div></section></section>""",
+    )
+    assert "<title>1 Title</title>" in page
+
+
+def test_a_figure_shows_its_picture_with_alt_text_and_not_its_code(tmp_path):
+    png = new_output("display_data", data={"image/png": "AAAA\n"}, metadata={"image/png": {"alt": 'a "b" < c'}})
+    for tag in ("figure", "slider"):
+        page = deck_of(tmp_path, cell(new_code_cell, "draw()", "fragment", [tag], outputs=[png]))
+        assert '<img src="data:image/png;base64,AAAA" alt="a &quot;b&quot; &lt; c">' in page
+        assert "draw" not in page
+    assert "draw" in deck_of(tmp_path, cell(new_code_cell, "draw()", "fragment", outputs=[png]))
+
+
+def test_code_keeps_its_output_and_loses_the_line_for_the_tests(tmp_path):
+    out = new_output("stream", name="stdout", text="a < b\nok\n")
+    page = deck_of(tmp_path, cell(new_code_cell, "# NBVAL_CHECK_OUTPUT\nprint(a)", "slide", outputs=[out]))
+    assert '<pre class="output"><span>a &lt; b</span><span>ok</span></pre>' in page
+    assert "NBVAL" not in page
+
+
+def test_links_lead_to_decks_and_to_the_web_only(tmp_path):
+    text = "[a](04_posterior.ipynb#The-map) [b](equations.md) [c](https://example.org/x) [d](no.ipynb)"
+    page = deck_of(tmp_path, cell(new_markdown_cell, text, "slide"))
+    assert '<p><a href="04_posterior.html">a</a> b <a href="https://example.org/x">c</a> d</p>' in page
+
+
+def test_a_wide_table_is_closed_up():
+    wide = "ok   one" + " " * 40 + "0.1, " + "x" * 60 + "\n" + " " * 48 + "rejects"
+    assert slides.narrow(wide) == "ok   one  0.1, " + "x" * 60 + "\n          rejects"
+    assert slides.narrow("a" + " " * 40 + "b") == "a" + " " * 40 + "b"
+
+
+def test_a_bad_chapter_gets_one_clear_line():
+    done = subprocess.run(
+        [sys.executable, "tools/slides.py", "99"], cwd=course.ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"CHAPTER: expected one of 00, 01, .*break_it.*, got '99'\n", done.stderr)
+
+
+@pytest.mark.parametrize("chapter", ["", "0", "3", "03_forward", "solutions"])
+def test_a_part_of_a_name_is_no_chapter(chapter):
+    with pytest.raises(SystemExit, match="^CHAPTER: expected one of"):
+        slides.chosen(chapter, LECTURES)
+
+
+def test_a_chapter_is_chosen_by_number_or_name():
+    assert slides.chosen("03", LECTURES).name == "03_forward_process.ipynb"
+    assert slides.chosen("03_forward_process", LECTURES).name == "03_forward_process.ipynb"
+    assert slides.chosen("break_it", LECTURES).name == "break_it.ipynb"
+
+
+def test_what_is_vendored_has_its_licence_beside_it_and_is_small():
+    for folder, licence in {"reveal.js": "Permission is hereby granted", "mathjax": "Apache License"}.items():
+        assert licence in (VENDOR / folder / "LICENSE").read_text(encoding="utf-8")
+    for used in ("core-js", "marked"):
+        text = (VENDOR / "reveal.js" / f"LICENSE-{used}").read_text(encoding="utf-8")
+        assert "Permission is hereby granted" in text
+    assert sum(path.stat().st_size for path in VENDOR.rglob("*")) < 3_000_000
+
+
+# The decks in a browser
+
+LAID_OUT = "() => window.Reveal && Reveal.isReady() && document.querySelector('.reveal.ready')"
+FACTS = """() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const own = all('section.page:not(.continued)');
+  const texts = [], walker = document.createTreeWalker(document.querySelector('.reveal'), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const parent = walker.currentNode.parentElement;
+    if (walker.currentNode.data.trim() && !parent.closest('mjx-container, aside, .aria-status')) {
+      const size = parseFloat(getComputedStyle(parent).fontSize);
+      texts.push([walker.currentNode.data, size, !parent.closest('pre, code')]);
+    }
+  }
+  const style = document.createElement('style'); // all slides at once, each as large as when it is shown
+  style.textContent = '.reveal .slides section { display: block !important; }';
+  document.head.append(style);
+  const over = all('section.page').map((page, number) => {
+    const tall = page.scrollHeight - page.clientHeight, edge = page.getBoundingClientRect().right;
+    const wide = Math.max(...all('.cell *', page).map((part) => part.getBoundingClientRect().right)) - edge;
+    return [number + 1, tall, wide];
+  }).filter(([, tall, wide]) => tall > 0 || wide > 0);
+  style.remove();
+  return {
+    slides: all('.slides > section').length,
+    pages: own.length,
+    empty: all('section.page').filter((page) => !page.querySelector('.cell')).length,
+    over,
+    small: texts.filter(([, size]) => size < SMALLEST).map(([text]) => text),
+    dollars: texts.filter(([text, , prose]) => prose && text.includes('$')).map(([text]) => text),
+    formulas: all('mjx-container').length,
+    unspoken: all('mjx-container').filter((formula) => !formula.querySelector('mjx-assistive-mml math')).length,
+    wrong: all('[data-mjx-error], mjx-merror').length,
+    pictures: all('img').map((image) => [image.naturalWidth, image.alt]),
+    notes: all('aside.notes').length,
+    parts: ['p', 'li', 'div.highlight', 'pre.output span'].map((part) => all(`.slides ${part}`).length),
+  };
+}""".replace("SMALLEST", str(SMALLEST))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """All decks, built once."""
+    out = tmp_path_factory.mktemp("slides")
+    slides.build(LECTURES, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = chromium()
+    if sync_playwright is None:
+        missing("no playwright: pip install -e .[test]")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, folder):
+    """A page without an internet connection, on a projector of 1280 x 720, which keeps what it asked for in vain."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, offline=True)
+    page = context.new_page()
+    page.errors, page.outside = [], []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
+    home = folder.as_uri()
+    page.on("request", lambda request: request.url.startswith((home, "data:")) or page.outside.append(request.url))
+    yield page
+    context.close()
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_a_deck_opens_complete_with_no_connection(page, folder, path):
+    page.goto((folder / f"{path.stem}.html").as_uri())
+    page.wait_for_function(LAID_OUT, timeout=120_000)
+    facts = page.evaluate(FACTS)
+    notebook = course.read(path)
+    assert (facts["slides"], facts["pages"]) == expected(path)
+    assert facts["empty"] == 0
+    assert facts["over"] == [], "page, pixels too tall, pixels too wide"
+    assert facts["small"] == [], "text below 14 pt"
+    assert facts["dollars"] == [], "maths that was not typeset"
+    assert facts["formulas"] > 0 or "$" not in json.dumps(notebook)
+    assert (facts["wrong"], facts["unspoken"]) == (0, 0)
+    assert [picture for picture in facts["pictures"] if not (picture[0] and picture[1].strip())] == []
+    shown = [cell for cell in course.code_cells(notebook) if slides.slide_type(cell) not in {"skip", "notes"}]
+    alts = [out.metadata["image/png"]["alt"] for c in shown for out in c.outputs if "image/png" in out.get("data", {})]
+    assert [alt for _, alt in facts["pictures"]] == alts
+    source = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
+    code = len(re.findall(r'<div class="\s*highlight', source))
+    lines = sum(block.count("<span>") for block in re.findall(r'<pre class="output">.*?</pre>', source))
+    assert facts["parts"] == [source.count("<p>"), source.count("<li>"), code, lines], "lost on the way to its slide"
+    assert facts["notes"] == [slides.slide_type(cell) for cell in notebook.cells].count("notes")
+    assert page.errors == []
+    assert page.outside == []
+
+
+def test_the_space_bar_leads_through_all_pages(page, folder):
+    page.goto((folder / "00_start_here.html").as_uri())
+    page.wait_for_function(LAID_OUT, timeout=120_000)
+    steps = page.evaluate("() => document.querySelectorAll('section.page, .fragment').length")
+    seen = set()
+    for _ in range(steps):
+        seen.add(page.evaluate("() => Reveal.getSlidePastCount()"))
+        page.keyboard.press("Space")
+    assert page.evaluate("() => Reveal.isLastSlide() && !Reveal.availableFragments().next")
+    assert len(seen) == page.evaluate("() => document.querySelectorAll('section.page').length")
+
+
+# Presenting in JupyterLab
+
+
+@pytest.mark.parametrize(("chapter", "notebook"), [("04", "04_posterior"), ("break_it", "break_it")])
+def test_a_lecture_opens_the_lab_at_its_chapter(capsys, chapter, notebook):
+    command = lab.lecture(chapter)
+    assert f"--LabApp.default_url=/lab/tree/notebooks/{notebook}.ipynb" in command
+    assert command[1:3] == ["-m", "jupyterlab"]
+    assert "Alt+R" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("chapter", ["", "4", "99"])
+def test_a_lecture_on_no_chapter_gets_one_clear_line(chapter):
+    with pytest.raises(SystemExit, match=r"^CHAPTER: expected one of 00, 01, .*, got '"):
+        lab.lecture(chapter)
+
+
+def test_the_makefile_hands_the_chapter_on():
+    said = subprocess.run(
+        ["make", "-n", "lecture", "CHAPTER=04"], cwd=course.ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert 'tools/lab.py --lecture "04"' in said.stdout
+
+
+@pytest.mark.parametrize("extra", ["lecture", "voila"])
+def test_what_an_extra_installs_is_pinned(extra):
+    project = tomllib.loads((course.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.match(r"[\w-]+", line)[0] for line in project["optional-dependencies"][extra]}
+    pinned = (course.ROOT / "constraints.txt").read_text(encoding="utf-8").replace("_", "-")
+    assert [name for name in names if f"\n{name}==" not in pinned] == []
