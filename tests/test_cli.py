@@ -219,6 +219,15 @@ def interrupting(monkeypatch, at: int, times: int) -> None:
     monkeypatch.setattr(training, "loss_simple", loss_simple)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, as in a terminal: a process that a script started in the background would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(command, tmp_path, monkeypatch):
     usual = signal.getsignal(signal.SIGINT)
     interrupting(monkeypatch, at=3, times=1)
@@ -233,6 +242,7 @@ def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(command, tmp_path, mon
     assert all(map(torch.equal, a.model.state_dict().values(), b.model.state_dict().values()))
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_stops_at_once(command, run_folder, monkeypatch):
     usual, before = signal.getsignal(signal.SIGINT), (run_folder / "checkpoint.pt").read_bytes()
     interrupting(monkeypatch, at=2, times=2)
