@@ -80,7 +80,7 @@ notebooks: $(COURSE)
 	$(BIN)/python tools/course.py --write
 	$(BIN)/python tools/equations.py
 
-images: $(COURSE)
+images: $(TEST)
 	$(BIN)/python tools/make_images.py
 
 clean:

@@ -19,7 +19,7 @@ ROOT = course.ROOT
 CHAPTERS = course.chapters()
 NOTEBOOKS = course.notebooks()
 LECTURES = [path for path in NOTEBOOKS if path.parent.name == "notebooks"]
-PAGES = [*NOTEBOOKS, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+PAGES = [*NOTEBOOKS, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "TEACHING.md", "TROUBLESHOOTING.md"))]
 HEADINGS = [
     "You will be able to",
     "You need",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_edu import plotting
+from ddpm_edu import plotting, widgets
 
 
 def test_curves_draw_the_given_points():
@@ -85,19 +85,90 @@ def linear_rgb(colour):
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
+# Linear sRGB to CIE XYZ; the sums of its rows are the white point
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 # Simulation matrices for complete loss of one cone type in linear RGB (Machado, Oliveira & Fernandes 2009, severity 1).
 BLINDNESS = {
-    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
     "none": np.eye(3).tolist(),
 }
+APART = 15  # CIE 1976 colour difference; about 2.3 can just be seen side by side
+WELL_APART = 25  # below this, lines in one drawing differ in more than colour
+
+
+def lab(rgb):
+    """CIE L*a*b* of linear RGB."""
+    ratio = XYZ @ np.clip(rgb, 0, 1) / XYZ.sum(1)
+    x, y, z = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def difference(a, b, kind):
+    """Between two colours "#RRGGBB", as readers with this blindness see them."""
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear_rgb(colour)) for colour in (a, b)]
+    return np.linalg.norm(seen[0] - seen[1])
+
+
+@pytest.mark.parametrize(
+    ("colour", "expected"),
+    [("#FFFFFF", (100, 0, 0)), ("#FF0000", (53.24, 80.09, 67.20)), ("#0000FF", (32.30, 79.19, -107.86))],
+)
+def test_lab_of_known_colours(colour, expected):
+    np.testing.assert_allclose(lab(linear_rgb(colour)), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_the_simulation_leaves_grey_as_it_is(kind):
+    assert difference("#666666", "#666666", kind) == 0
+    np.testing.assert_allclose(np.array(BLINDNESS[kind]) @ linear_rgb("#666666"), linear_rgb("#666666"), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", BLINDNESS)
 def test_colours_stay_apart_for_colour_blind_readers(kind):
-    seen = {name: np.array(BLINDNESS[kind]) @ linear_rgb(colour) for name, colour in plotting.COLOURS.items()}
-    for a, b in itertools.combinations(seen, 2):
-        assert np.linalg.norm(seen[a] - seen[b]) > 0.1, f"{a} and {b} look alike to {kind} readers"
+    # All pairs: the drawings of the course bring nearly all of them together
+    for (one, a), (other, b) in itertools.combinations(plotting.COLOURS.items(), 2):
+        assert difference(a, b, kind) >= APART, f"{one} and {other} look alike with {kind}"
+
+
+def test_a_palette_of_red_and_green_would_be_found():
+    assert difference("#CC4C02", "#6B8E23", "none") > WELL_APART
+    assert difference("#CC4C02", "#6B8E23", "deuteranopia") < APART
+
+
+CURVES = ["kl", "elbo", "schedule", "posterior", "bound", "weight", "ema", "langevin"]
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_lines_of_a_slider_that_are_close_in_colour_differ_in_dashes_or_kind(name):
+    drawn = getattr(widgets, f"{name}_slider")().children[-1].data["series"]
+    assert len(drawn) > 1
+    for one, other in itertools.combinations([line for line in drawn if line["kind"] != "bar"], 2):  # bars stand apart
+        least = min(difference(one["colour"], other["colour"], kind) for kind in BLINDNESS)
+        if least < WELL_APART:
+            assert (one["dash"], one["kind"]) != (other["dash"], other["kind"]), (
+                f"{one['label']} and {other['label']}: {least:.0f} apart, and both drawn alike"
+            )
+
+
+def test_no_slider_with_curves_is_left_out():
+    made = {name for name in widgets.__all__ if name.endswith("_curves")}
+    assert {f"{name}_curves" for name in CURVES} == made
 
 
 @pytest.fixture(autouse=True)

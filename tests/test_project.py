@@ -176,7 +176,7 @@ def test_the_readme_opens_with_the_two_commands():
     assert re.search(r"^make test\b", opening, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "TEACHING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "TEACHING.md", "TROUBLESHOOTING.md"])
 def test_make_targets_that_are_named_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))

@@ -26,7 +26,7 @@ def kl_curves(mean: float, std_p: float, std_q: float) -> dict[str, Any]:
     return {
         "series": [
             series("KL(p‖q)", "posterior", at, (p * (log_p - log_q) - p + q).tolist(), kind="area"),
-            series("KL(q‖p)", "prior", at, (q * (log_q - log_p) - q + p).tolist(), kind="area"),
+            series("KL(q‖p)", "prior", at, (q * (log_q - log_p) - q + p).tolist(), "7 4", "area"),
             series(f"p, std {std_p:.1f}", "data", at, p.tolist()),
             series(f"q, std {std_q:.1f}", "model", at, q.tolist(), dash="7 4"),
         ],
