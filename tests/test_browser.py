@@ -30,9 +30,9 @@ from nbformat import NotebookNode
 from ddpm_edu import checkpoint, elbo, gaussian, schedules, trajectory, widgets
 
 try:
-    from playwright.sync_api import TimeoutError, sync_playwright
+    from playwright.sync_api import TimeoutError
 except ImportError:
-    sync_playwright = None
+    TimeoutError = None  # the fixture `browser` says what is missing
 
 CHAPTERS = [
     path
@@ -47,15 +47,6 @@ MISSES = 5  # presses that come too early for the browser to have the state
 BURST = 40
 DARK, LIGHT = "JupyterLab Dark", "JupyterLab Light"
 READABLE = 3  # contrast of a line with its background
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def _noise_text(t: float) -> str:
@@ -269,23 +260,6 @@ CONTRAST = """selector => {
 }"""
 
 
-def chromium() -> str:
-    """Path of a Chromium; skips the test where there is none, fails in CI, which installs one."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        missing(f"no browser: none of {', '.join(names)} is installed")
-    return found
-
-
-def missing(reason: str) -> None:
-    """Skip with the reason; in CI nothing may be missing."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    print(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Address of a JupyterLab over a copy of the notebooks, with settings of its own."""
@@ -470,18 +444,6 @@ def _value(slider) -> float | str:
         return float(shown.replace("−", "-"))
     except ValueError:
         return shown
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium without a window."""
-    executable = chromium()
-    if sync_playwright is None:
-        missing("no playwright: pip install -e .[test]")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)

@@ -12,7 +12,6 @@ import nbformat
 import pytest
 import slides
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from test_browser import CHROMIUM_FLAGS, chromium, missing, sync_playwright
 
 LECTURES = slides.lectures()
 SMALLEST = 14 * 96 / 72  # 14 pt in pixels of a slide
@@ -167,17 +166,6 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("slides")
     slides.build(LECTURES, out)
     return out
-
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = chromium()
-    if sync_playwright is None:
-        missing("no playwright: pip install -e .[test]")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import time
 
 import course
 import pytest
-from test_browser import CHROMIUM_FLAGS, chromium, missing, sync_playwright
 
 pytest.importorskip("voila", reason="voila is not installed: pip install -c constraints.txt -e '.[voila]'")
 
@@ -40,30 +39,23 @@ def address(tmp_path_factory):
             server.wait(60)
 
 
-def test_the_laboratory_opens_and_a_slider_moves_it(address):
-    executable = chromium()
-    if sync_playwright is None:
-        missing("no playwright: pip install -e .[test]")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        errors, outside = [], []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on(
-            "request", lambda request: request.url.startswith((address, "data:", "blob:")) or outside.append(request)
-        )
-        page.route(lambda url: not url.startswith((address, "data:", "blob:")), lambda route: route.abort())
-        page.goto(address, timeout=PATIENCE)
-        text = page.locator(".ddpm-text-laboratory").first
-        text.wait_for(timeout=PATIENCE)
-        before, picture = text.inner_text(), page.locator(".ddpm-view-laboratory").first.screenshot()
-        page.locator(".ddpm-slider-laboratory").nth(1).locator(".noUi-handle").focus()  # A: T
-        page.keyboard.press("Home")
-        page.wait_for_function(
-            "before => document.querySelector('.ddpm-text-laboratory').innerText !== before", arg=before, timeout=30_000
-        )
-        assert page.locator(".ddpm-view-laboratory").first.screenshot() != picture
-        assert page.locator(".highlight").count() == 0, "the demo shows code"
-        assert errors == []
-        assert [request.url for request in outside if OWN_ICONS not in request.url] == []
-        browser.close()
+def test_the_laboratory_opens_and_a_slider_moves_it(browser, address):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    errors, outside = [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or outside.append(request))
+    page.route(lambda url: not url.startswith((address, "data:", "blob:")), lambda route: route.abort())
+    page.goto(address, timeout=PATIENCE)
+    text = page.locator(".ddpm-text-laboratory").first
+    text.wait_for(timeout=PATIENCE)
+    before, picture = text.inner_text(), page.locator(".ddpm-view-laboratory").first.screenshot()
+    page.locator(".ddpm-slider-laboratory").nth(1).locator(".noUi-handle").focus()  # A: T
+    page.keyboard.press("Home")
+    page.wait_for_function(
+        "before => document.querySelector('.ddpm-text-laboratory').innerText !== before", arg=before, timeout=30_000
+    )
+    assert page.locator(".ddpm-view-laboratory").first.screenshot() != picture
+    assert page.locator(".highlight").count() == 0, "the demo shows code"
+    assert errors == []
+    assert [request.url for request in outside if OWN_ICONS not in request.url] == []
+    page.close()
