@@ -32,7 +32,7 @@ MESSAGES = {
     "Python 3.11 or newer is needed": "Makefile",
     "Not enough memory for this batch at once": "ddpm_edu/__main__.py",
     "not enough memory": "ddpm_edu/__main__.py",
-    "no browser: none of": "tests/test_browser.py",
+    "no browser: none of": "tests/headless.py",
     "Kernel died": Path(importlib.util.find_spec("nbclient").origin).with_name("client.py"),
     "Which torch?": "README.md",
     "DDPM_EDU_DATA": "ddpm_edu/data.py",
