@@ -135,10 +135,11 @@ def test_a_control_without_places_is_left_where_it_is():
 # Questions and answers
 
 
-def test_an_answer_holds_what_was_asked_for_and_then_neighbours_until_its_time_is_over(browser):
-    assert browser.ask(5, 0) == [(5, 0), (4, 0), (6, 0)]  # 12 ms, the first number above SLICE
-    assert browser.ask(5, 0, missing=False) == [(5, 1), (0, 0), (3, 0)]
-    assert browser.computed == [(5, "x"), (4, "x"), (6, "x"), (5, "y"), (0, "x"), (3, "x")]
+def test_who_waits_gets_one_state_and_then_neighbours_until_their_time_is_over(browser):
+    assert browser.ask(5, 0) == [(5, 0)]
+    assert browser.ask(5, 0, missing=False) == [(4, 0), (6, 0), (5, 1)]  # 12 ms, the first number above SLICE
+    assert browser.ask(5, 0, missing=False) == [(0, 0), (3, 0), (7, 0)]
+    assert browser.computed == [(5, "x"), (4, "x"), (6, "x"), (5, "y"), (0, "x"), (3, "x"), (7, "x")]
 
 
 def test_nothing_is_sent_twice_and_the_last_answer_is_empty(browser):
@@ -152,23 +153,34 @@ def test_nothing_is_sent_twice_and_the_last_answer_is_empty(browser):
 
 def test_who_moves_on_is_answered_from_there(browser):
     browser.ask(5, 0)
-    assert browser.ask(9, 2, moved=0) == [(9, 2), (8, 2), (10, 2)]
-    assert all(b == "z" for _, b in browser.computed[3:])  # nothing more around the old place
+    assert browser.ask(9, 2, moved=0) == [(9, 2)]
+    assert browser.ask(9, 2, moved=0, missing=False) == [(8, 2), (10, 2), (0, 2)]
+    assert all(b == "z" for _, b in browser.computed[1:])  # nothing more around the old place
 
 
 def test_an_answer_goes_on_along_the_control_that_moved(browser):
-    assert browser.ask(5, 1, moved=1) == [(5, 1), (5, 0), (5, 2)]
-    assert browser.ask(8, 1, moved=0) == [(8, 1), (7, 1), (9, 1)]
+    assert browser.ask(5, 1, moved=1, missing=False) == [(5, 0), (5, 2), (4, 1)]
+    assert browser.ask(8, 1, moved=0, missing=False) == [(7, 1), (9, 1), (0, 1)]
 
 
 def test_what_is_asked_for_is_sent_again(browser):
-    browser.ask(5, 0)
-    assert browser.ask(5, 0)[0] == (5, 0)
+    assert browser.ask(5, 0) == browser.ask(5, 0) == [(5, 0)]
 
 
 def test_a_browser_that_knows_nothing_is_told_everything(browser):
-    first = browser.ask(5, 0)
-    assert browser.ask(5, 0, fresh=True) == first
+    browser.ask(5, 0)
+    first = browser.ask(5, 0, missing=False)
+    assert browser.ask(5, 0, missing=False) != first
+    assert browser.ask(5, 0, missing=False, fresh=True) == first
+
+
+def test_what_is_sent_has_five_digits(monkeypatch, browser):
+    browser.ahead._state = lambda a, b: {"y": [1 / 3, -2e-9 / 3, 123456.7], "n": [1234567, True, None, "1.23456789"]}
+    browser.ahead._handle_custom_msg({"at": [5, 0], "missing": True, "moved": None, "fresh": False}, [])
+    [(place, sent)] = browser.answers[-1]
+    assert place == (5, 0)
+    assert sent == {"y": [0.33333, -6.6667e-10, 123460.0], "n": [1234567, True, None, "1.23456789"]}
+    assert [type(one) for one in sent["n"]] == [int, bool, type(None), str]
 
 
 def test_only_so_many_states_around_one_place(monkeypatch, browser):
@@ -183,7 +195,7 @@ def test_a_neighbour_that_has_no_state_is_passed_over(monkeypatch, browser):
         return browser.state(a, b)
 
     browser.ahead._state = state
-    assert browser.ask(5, 0) == [(5, 0), (6, 0), (5, 1)]
+    assert browser.ask(5, 0, missing=False) == [(6, 0), (5, 1), (0, 0)]
 
 
 def test_who_asks_for_what_has_no_state_hears_the_error_and_does_not_wait(browser):
@@ -220,7 +232,7 @@ def test_states_that_are_sent_ahead_are_those_that_the_kernel_would_draw(make):
     *controls, view = make().children
     [ahead] = [one for one in widget._instances.values() if isinstance(one, prefetch.Prefetch)]
     at = tuple(control.index if prefetch.is_choice(control) else control.value for control in controls)
-    states = dict(ahead.states(at, missing=True))
+    states = {**dict(ahead.states(at, missing=True)), **dict(ahead.states(at, missing=False))}
     assert len(states) == 1 + min(prefetch.REACH, sum(len(prefetch.line(control)) - 1 for control in controls))
     ends = [(axis, place) for axis, control in enumerate(controls) for place in prefetch.line(control)[:: max(1, 7)]]
     for axis, place in ends:

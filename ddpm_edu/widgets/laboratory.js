@@ -3,7 +3,6 @@
 const WIDTH = 300, HEIGHT = 190, LEFT = 44, RIGHT = 10, TOP = 26, BOTTOM = 26;
 const REST = 60; // ms without a change after which the controls have come to rest
 const X0 = [-1.5, 1.5];
-const SVG = "http://www.w3.org/2000/svg";
 
 const make = (parent, tag, attributes = {}, text = "") => {
   const svg = parent instanceof SVGElement || tag === "svg";
@@ -123,7 +122,8 @@ function render({ model, el }) {
     strips[one].row.style.visibility = bad ? "hidden" : "visible";
     lines[one].forEach((line, k) => k < axes.length - 1 && path(one, k, bad ? [] : state.x, bad ? [] : state.y[k]));
     if (!bad) drawStrip(one, state.strip);
-    drawKnots(one, state.knots);
+    if (!state.knots || String(state.knots) === String(moved[one])) delete moved[one];
+    drawKnots(one, knotsOf(one));
   }
   function path(one, k, x, y) {
     const points = x.map((xi, i) => [px(xi).toFixed(1), clamp(drawings[k].py(y[i]), -99, 2 * HEIGHT).toFixed(1)]);
@@ -133,15 +133,17 @@ function render({ model, el }) {
 
   // knots: sliders that stand in the drawing of the SNR
   const snr = axes.findIndex((axis) => axis.knots);
+  const moved = {}; // knots that the kernel has not drawn yet: what it draws meanwhile is older
+  const knotsOf = (one) => moved[one] ?? trait(one).knots;
   function move(one, i, db) {
-    const now = trait(one).knots, [low, high] = axes[snr].knots;
+    const now = knotsOf(one), [low, high] = axes[snr].knots;
     const top = i ? now[i - 1] - 1 : high, bottom = i < now.length - 1 ? now[i + 1] + 1 : low;
     const value = Math.round(clamp(db, bottom, top));
     if (value === now[i]) return;
     const next = now.with ? now.with(i, value) : Object.assign([...now], { [i]: value });
     model.set(`knots_${one.toLowerCase()}`, next);
     model.save_changes();
-    drawKnots(one, (trait(one).knots = next));
+    drawKnots(one, (moved[one] = next));
   }
   function drawKnots(one, values) {
     const { svg, py } = drawings[snr], handles = knots[one];
@@ -158,7 +160,7 @@ function render({ model, el }) {
         if (!step) return;
         event.preventDefault();
         event.stopPropagation();
-        move(one, i, trait(one).knots[i] + step);
+        move(one, i, knotsOf(one)[i] + step);
       });
       handle.addEventListener("pointerdown", (event) => {
         handle.setPointerCapture(event.pointerId);
@@ -196,6 +198,8 @@ function render({ model, el }) {
   function drawDensity() {
     const density = model.get("density"), k = axes.length - 1;
     if (!density.x) return;
+    const shown = { ...Object.fromEntries(which.map((one) => [one, trait(one).python ?? trait(one).problem])), sampler: model.get("settings").text };
+    if (Object.keys(shown).some((key) => density.of[key] !== shown[key])) return wait(); // the answer to an older question
     clearTimeout(timer);
     const x = density.x.map((xi) => (xi - X0[0]) / (X0[1] - X0[0]));
     const area = x.map((xi, i) => `${px(xi).toFixed(1)},${dense.py(density.data[i]).toFixed(1)}`);
@@ -274,17 +278,7 @@ function render({ model, el }) {
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 
-  // tells screen readers the label of a slider, and the option instead of its number
-  function nameControls() {
-    for (const slider of document.querySelectorAll(`.ddpm-control-${name}`)) {
-      const handle = slider.querySelector("[role=slider]"), shown = slider.querySelector(".widget-readout");
-      if (!handle || handle.hasAttribute("aria-label")) continue;
-      handle.setAttribute("aria-label", slider.querySelector(".widget-label").textContent);
-      const tell = () => handle.setAttribute("aria-valuetext", shown.textContent);
-      new MutationObserver(tell).observe(shown, { childList: true, characterData: true, subtree: true });
-      tell();
-    }
-  }
+  const nameControls = () => nameSliders(`.ddpm-control-${name}`);
   new IntersectionObserver(nameControls).observe(el); // once they are there, and on each return to sight
 
   const handlers = [["change:settings", wait], ["change:density", drawDensity], ["msg:custom", received]];

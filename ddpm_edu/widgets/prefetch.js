@@ -55,7 +55,7 @@ async function initialize({ model }) {
     draw();
     if (!states.has(key(at()))) {
       if (key(at()) !== asked) ask(true); // what was asked for cannot be had, or the control has moved since
-    } else if (answer.length && performance.now() - movedAt > NAP) askForMore();
+    } else if (answer.length && (key(at()) === asked || performance.now() - movedAt > NAP)) askForMore();
   };
   controls.forEach((control, axis) => control.on("change:index change:value", () => move(axis)));
   view.on(`change:${trait}`, show); // what the kernel has sent may be older than what stands here

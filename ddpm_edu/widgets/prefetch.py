@@ -2,7 +2,8 @@
 
 The browser keeps the states of a drawing by the places of its controls (prefetch.js). It asks the kernel for a state
 that it misses and, while nothing moves, for more: those that one move of one control leads to, nearest first. The maths
-stays in the state function; an answer takes SLICE seconds, so that the kernel is soon free for the next question.
+stays in the state function. Whoever waits is answered with one state, and more take SLICE seconds at a time, so that the
+kernel is soon free for the next question.
 """
 
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-SLICE = 0.01  # seconds: the answer to a question holds as many states as are ready by then, and at least one
+SLICE = 0.01  # seconds: an answer holds as many states as are ready by then, and at least one
 REACH = 200  # states around one place, of which a panel with many controls has more than anybody looks at
 JUMP = 2  # the keys Home and End lead to the ends of a line, which count as this many steps away
 LIKELY = 4  # the control that moved last is likely to move on: its places count as so many times nearer
@@ -63,6 +64,15 @@ def name(place: Place) -> Place:
     return tuple(round(one, 9) if isinstance(one, float) else one for one in place)
 
 
+def short(state: Any) -> Any:
+    """A state with five digits of each float, more than a drawing shows: half as much to send and to read."""
+    if isinstance(state, float):
+        return float(f"{state:.5g}")
+    if isinstance(state, dict):
+        return {key: short(value) for key, value in state.items()}
+    return [short(one) for one in state] if isinstance(state, list | tuple) else state
+
+
 class Prefetch(anywidget.AnyWidget):
     """Sets ``trait`` of a drawing to ``state(**values)`` of its controls in the browser, which asks here for states.
 
@@ -83,13 +93,14 @@ class Prefetch(anywidget.AnyWidget):
         self.on_msg(self._answer)
 
     def states(self, at: Place, missing: bool, moved: int | None = None) -> Iterator[tuple[Place, Any]]:
-        """The state at ``at`` if it is missing, then those around it that have not been sent; each is computed in turn.
+        """The state at ``at`` if it is missing, else those around it that have not been sent; each is computed in turn.
 
         Where a state cannot be had, the error is the reader's only if it is ``at``: nobody has asked for the others.
         """
         if missing:
             self._sent.add(name(at))
             yield at, self._at(at)
+            return
         for place in cross([line(control) for control in self._controls.values()], at, moved)[:REACH]:
             if name(place) in self._sent:
                 continue
@@ -112,8 +123,8 @@ class Prefetch(anywidget.AnyWidget):
             self._sent.clear()
         answer, started = [], time.perf_counter()
         try:
-            for one in self.states(tuple(question["at"]), question["missing"], question["moved"]):
-                answer.append(one)
+            for place, state in self.states(tuple(question["at"]), question["missing"], question["moved"]):
+                answer.append((place, short(state)))
                 if time.perf_counter() - started > SLICE:
                     break
         finally:  # whoever has asked is waiting
