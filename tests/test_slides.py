@@ -1,10 +1,12 @@
 """The lecture: a deck for each notebook, complete, readable on a projector, and nothing in it asks for the internet."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import course
 import lab
@@ -13,8 +15,13 @@ import pytest
 import slides
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import ddpm_edu
+from ddpm_edu import plotting
+
 LECTURES = slides.lectures()
 SMALLEST = 14 * 96 / 72  # 14 pt in pixels of a slide
+FIGURE_TEXT = 11  # pt, at the resolution below: plotting.STYLE
+IN_A_FIGURE = FIGURE_TEXT * plotting.STYLE["figure.dpi"] / 72  # its height in the pixels of the picture
 VENDOR = slides.DECK / "vendor"
 
 
@@ -84,10 +91,19 @@ def test_links_lead_to_decks_and_to_the_web_only(tmp_path):
     assert '<p><a href="04_posterior.html">a</a> b <a href="https://example.org/x">c</a> d</p>' in page
 
 
+def test_a_link_to_a_file_that_is_no_deck_leaves_no_stray_word(tmp_path):
+    deck, other = "[a](04_posterior.ipynb)", "[b](equations.md)"
+    texts = [f"One. {other}", f"{deck} · {deck} · {other}", f"See {other}", f"Two. {deck}"]
+    page = deck_of(tmp_path, cell(new_markdown_cell, "\n\n".join(texts), "slide"))
+    link = '<a href="04_posterior.html">a</a>'
+    assert re.findall("<p>(.*)</p>", page) == ["One.", f"{link} · {link}", "See b", f"Two. {link}"]
+
+
 def test_a_wide_table_is_closed_up():
     wide = "ok   one" + " " * 40 + "0.1, " + "x" * 60 + "\n" + " " * 48 + "rejects"
     assert slides.narrow(wide) == "ok   one  0.1, " + "x" * 60 + "\n          rejects"
     assert slides.narrow("a" + " " * 40 + "b") == "a" + " " * 40 + "b"
+    assert slides.narrow(f"x{' ' * 9}y\n\n{wide}") == f"x{' ' * 9}y\n\n{slides.narrow(wide)}"
 
 
 def test_a_bad_chapter_gets_one_clear_line():
@@ -120,6 +136,39 @@ def test_what_is_vendored_has_its_licence_beside_it_and_is_small():
     assert sum(path.stat().st_size for path in VENDOR.rglob("*")) < 3_000_000
 
 
+# Text in figures
+
+
+def small_text(source):
+    """What the calls in a piece of code set as the size of text, where that is below a figure's or not a number."""
+    given = []
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        given += [word.value for word in call.keywords if word.arg and word.arg.endswith(("fontsize", "labelsize"))]
+        given += call.args if ast.unparse(call.func).endswith(("set_fontsize", "set_size")) else []
+    enough = [isinstance(size, ast.Constant) and size.value in range(FIGURE_TEXT, 100) for size in given]
+    return [ast.unparse(size) for size, is_enough in zip(given, enough, strict=True) if not is_enough]
+
+
+def test_small_text_is_found():
+    assert small_text("ax.legend(fontsize=9); ax.title.set_fontsize(8)") == ["9", "8"]
+    assert small_text("ax.tick_params('x', labelsize=10.5); ax.text(0, 0, 'a', fontsize='small')") == [
+        "10.5",
+        "'small'",
+    ]
+    assert small_text("ax.legend(title_fontsize=10, fontsize=11); ax.set_xlabel('t', fontsize=13)") == ["10"]
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_no_cell_makes_the_text_of_a_figure_smaller(path):
+    assert [size for cell in course.code_cells(course.read(path)) for size in small_text(cell.source)] == []
+
+
+def test_no_module_makes_the_text_of_a_figure_smaller():
+    assert plotting.STYLE["font.size"] == plotting.STYLE["axes.titlesize"] == FIGURE_TEXT
+    modules = Path(ddpm_edu.__file__).parent.rglob("*.py")
+    assert [(path.name, size) for path in modules for size in small_text(path.read_text(encoding="utf-8"))] == []
+
+
 # The decks in a browser
 
 LAID_OUT = "() => window.Reveal && Reveal.isReady() && document.querySelector('.reveal.ready')"
@@ -142,22 +191,30 @@ FACTS = """() => {
     const wide = Math.max(...all('.cell *', page).map((part) => part.getBoundingClientRect().right)) - edge;
     return [number + 1, tall, wide];
   }).filter(([, tall, wide]) => tall > 0 || wide > 0);
+  const lonely = all('section.page:not(:has(img, table, .highlight, pre, h1, h2, h3))').map((page) => {
+    const cells = all('.cell', page).map((cell) => cell.getBoundingClientRect());
+    return [page.textContent.trim().slice(0, 40), cells.at(-1).bottom - cells[0].top];
+  }).filter(([, height]) => height < THREE_LINES);
+  const pictures = all('img').map((image) => [image.naturalWidth, image.alt, image.getBoundingClientRect().width]);
   style.remove();
   return {
     slides: all('.slides > section').length,
     pages: own.length,
     empty: all('section.page').filter((page) => !page.querySelector('.cell')).length,
     over,
+    lonely,
+    cut: all('section.page.continued').filter((page) => page.querySelector('.cell > :first-child').matches('.output'))
+      .map((page) => page.textContent.trim().slice(0, 40)),
     small: texts.filter(([, size]) => size < SMALLEST).map(([text]) => text),
     dollars: texts.filter(([text, , prose]) => prose && text.includes('$')).map(([text]) => text),
     formulas: all('mjx-container').length,
     unspoken: all('mjx-container').filter((formula) => !formula.querySelector('mjx-assistive-mml math')).length,
     wrong: all('[data-mjx-error], mjx-merror').length,
-    pictures: all('img').map((image) => [image.naturalWidth, image.alt]),
+    pictures,
     notes: all('aside.notes').length,
     parts: ['p', 'li', 'div.highlight', 'pre.output span'].map((part) => all(`.slides ${part}`).length),
   };
-}""".replace("SMALLEST", str(SMALLEST))
+}""".replace("SMALLEST", str(SMALLEST)).replace("THREE_LINES", str(3 * 1.35 * 24))
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +248,8 @@ def test_a_deck_opens_complete_with_no_connection(page, folder, path):
     assert (facts["slides"], facts["pages"]) == expected(path)
     assert facts["empty"] == 0
     assert facts["over"] == [], "page, pixels too tall, pixels too wide"
+    assert facts["lonely"] == [], "less than three lines on a page of their own"
+    assert facts["cut"] == [], "output cut from its code"
     assert facts["small"] == [], "text below 14 pt"
     assert facts["dollars"] == [], "maths that was not typeset"
     assert facts["formulas"] > 0 or "$" not in json.dumps(notebook)
@@ -198,7 +257,9 @@ def test_a_deck_opens_complete_with_no_connection(page, folder, path):
     assert [picture for picture in facts["pictures"] if not (picture[0] and picture[1].strip())] == []
     shown = [cell for cell in course.code_cells(notebook) if slides.slide_type(cell) not in {"skip", "notes"}]
     alts = [out.metadata["image/png"]["alt"] for c in shown for out in c.outputs if "image/png" in out.get("data", {})]
-    assert [alt for _, alt in facts["pictures"]] == alts
+    assert [alt for _, alt, _ in facts["pictures"]] == alts
+    small = [alt for natural, alt, width in facts["pictures"] if IN_A_FIGURE * (width + 1) / natural < SMALLEST]
+    assert small == [], "figures whose text is below 14 pt, by more than the rounding of a pixel"
     source = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
     code = len(re.findall(r'<div class="\s*highlight', source))
     lines = sum(block.count("<span>") for block in re.findall(r'<pre class="output">.*?</pre>', source))
@@ -206,6 +267,28 @@ def test_a_deck_opens_complete_with_no_connection(page, folder, path):
     assert facts["notes"] == [slides.slide_type(cell) for cell in notebook.cells].count("notes")
     assert page.errors == []
     assert page.outside == []
+
+
+def test_a_line_that_is_left_over_takes_the_part_before_it_along(page, folder, tmp_path):
+    short, long = "x = 1\n" * 11, "x = 1\n" * 16
+    cells = [cell(new_code_cell, short, "subslide"), cell(new_code_cell, long, "-"), cell(new_markdown_cell, "y", "-")]
+    (folder / "small.html").write_text(deck_of(tmp_path, *cells), encoding="utf-8")
+    page.goto((folder / "small.html").as_uri())
+    page.wait_for_function(LAID_OUT, timeout=120_000)
+    on = "() => [...document.querySelectorAll('section.page')].map((page) => page.querySelectorAll('.cell').length)"
+    assert page.evaluate(on) == [1, 1, 2]
+
+
+def test_no_line_ends_between_a_formula_and_its_bracket_or_comma(page, folder, tmp_path):
+    texts = ["a " * words + "($x_t$, $\\varepsilon$); b" for words in range(20, 120)]
+    (folder / "small.html").write_text(
+        deck_of(tmp_path, *(cell(new_markdown_cell, text, "subslide") for text in texts)), encoding="utf-8"
+    )
+    page.goto((folder / "small.html").as_uri())
+    page.wait_for_function(LAID_OUT, timeout=120_000)
+    page.add_style_tag(content=".reveal .slides section { display: block !important; }")
+    held = page.evaluate("() => [...document.querySelectorAll('.held')].map((span) => span.getClientRects().length)")
+    assert held == [1] * 2 * len(texts)
 
 
 def test_the_space_bar_leads_through_all_pages(page, folder):

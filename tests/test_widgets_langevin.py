@@ -119,7 +119,8 @@ def test_langevin_slider_falls_back_to_a_picture_of_a_small_and_a_large_step(mon
     monkeypatch.setattr(plotting, "png", lambda axes: drawn.extend(axes.flat) or original(axes))
     data, metadata = widgets.langevin_slider()._repr_mimebundle_()
     for ax, state in zip(drawn, ((0.1, 1.0, 20, 3.0), (1.0, 1.0, 100, 3.0)), strict=True):
-        assert ax.get_title().startswith(widgets.langevin_curves(*state)["readout"])
+        settings, found = widgets.langevin_curves(*state)["readout"].split(": ")
+        assert ax.get_title().startswith(f"{settings}:\n{found}\n")
     assert metadata["image/png"]["alt"] == data["text/plain"] != ""
 
 

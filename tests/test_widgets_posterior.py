@@ -78,7 +78,8 @@ def test_posterior_slider_falls_back_to_a_picture_of_two_times(monkeypatch):
     original = plotting.png
     monkeypatch.setattr(plotting, "png", lambda axes: drawn.extend(axes.flat) or original(axes))
     data, metadata = widgets.posterior_slider()._repr_mimebundle_()
-    assert [ax.get_title() for ax in drawn] == [widgets.posterior_curves(t, 0.8, -0.6)["readout"] for t in (2, 5)]
+    readouts = [widgets.posterior_curves(t, 0.8, -0.6)["readout"] for t in (2, 5)]
+    assert [ax.get_title() for ax in drawn] == [readout.replace("; ", "\n") for readout in readouts]  # on two lines
     assert metadata["image/png"]["alt"] == data["text/plain"] != ""
 
 

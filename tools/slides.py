@@ -26,9 +26,10 @@ DECK = Path(__file__).resolve().parent / "deck"
 OUT = course.ROOT / "build" / "slides"
 ASSETS = ["deck.css", "deck.js", "vendor"]
 ONLY_THE_PICTURE = {"figure", "slider"}  # tags of cells whose code is no part of a lecture
-LINE = 105  # characters of code in the width of a slide
+LINE = 106  # characters of code in the width of a slide
 MARKER = re.compile(r"^# NBVAL_CHECK_OUTPUT\n")  # speaks to the tests
-LINK = re.compile(r'<a href="(?![a-z]+:)([^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
+LINK = re.compile(r'<a href="(?![a-z]+:)([^"]*)"[^>]*>((?:(?!</a>).)*)</a>', re.DOTALL)
+ALONE = re.compile(rf"(?: ·|(?<=\.)) {LINK.pattern}(?=</p>)")  # at the end, and no part of a sentence
 
 
 def lectures() -> list[Path]:
@@ -106,7 +107,11 @@ def _text(text: str) -> str:
 
 
 def narrow(text: str) -> str:
-    """A printed table, with the gaps between its columns closed to two blanks if it is too wide for a slide."""
+    """Printed tables; the gaps between the columns of one that is too wide for a slide are closed to two blanks."""
+    return "\n\n".join(_narrow(table) for table in text.split("\n\n"))
+
+
+def _narrow(text: str) -> str:
     lines = text.splitlines()
     width = max(map(len, lines), default=0)
     if width <= LINE:
@@ -120,17 +125,18 @@ def narrow(text: str) -> str:
 def _markdown(source: str) -> str:
     """HTML with the maths left to MathJax; links to other notebooks lead to their decks, other files are not there."""
     page = re.sub(r'<a class="anchor-link".*?</a>', "", markdown2html_mistune(source))
-    return LINK.sub(_link, page)
+    page = ALONE.sub(lambda match: match[0] if _deck(match[1]) else "", page)
+    return LINK.sub(lambda match: f'<a href="{name}">{match[2]}</a>' if (name := _deck(match[1])) else match[2], page)
 
 
-def _link(match: re.Match[str]) -> str:
-    target, text = match.groups()
+def _deck(target: str) -> str:
+    """The deck of the notebook that a link leads to; "" for another file."""
     name = Path(target.partition("#")[0])
-    return f'<a href="{name.stem}.html">{text}</a>' if name in _decks() else text
+    return f"{name.stem}.html" if name in _notebooks() else ""
 
 
 @functools.cache
-def _decks() -> set[Path]:
+def _notebooks() -> set[Path]:
     return {Path(path.name) for path in lectures()}
 
 

@@ -70,7 +70,8 @@ def langevin_slider(name: str = "langevin") -> Panel:
         value=3.0, min=-4, max=4, step=0.5, description="start", readout_format=".1f", layout=WIDE
     )
     alt = "Walkers after k Langevin steps, their exact law, and the density that they should sample."
-    static = static_curves(langevin_curves(0.1, 1.0, 20, 3.0), langevin_curves(1.0, 1.0, 100, 3.0))
+    states = (langevin_curves(eta, 1.0, k, 3.0) for eta, k in ((0.1, 20), (1.0, 100)))
+    static = static_curves(*(state | {"readout": state["readout"].replace(": ", ":\n")} for state in states))
     return live(name, langevin_curves, {"eta": eta, "tau": tau, "k": k, "start": start}, static, alt)
 
 

@@ -50,5 +50,6 @@ def posterior_slider(name: str = "posterior") -> Panel:
         value=-0.6, min=-2, max=2, step=0.1, description="xₜ", readout_format=".1f", layout=WIDE
     )
     alt = "Densities of the step before: forecast from x₀, hindsight from xₜ, and between them the narrower posterior."
-    static = static_curves(posterior_curves(2, 0.8, -0.6), posterior_curves(5, 0.8, -0.6))
+    states = (posterior_curves(t, 0.8, -0.6) for t in (2, 5))
+    static = static_curves(*(state | {"readout": state["readout"].replace("; ", "\n")} for state in states))
     return live(name, posterior_curves, {"t": t, "x0": x0, "xt": xt}, static, alt)

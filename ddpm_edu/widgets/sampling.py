@@ -164,11 +164,11 @@ def _cloud(label: str, colour: str, opacity: float, points: Array) -> dict[str, 
 
 def _static(states: Sequence[dict[str, Any]]) -> bytes:
     """The drawings side by side, each under its three settings and its verdict."""
-    _, axes = plt.subplots(1, len(states), figsize=(3 * len(states), 3.1), layout="constrained")
+    _, axes = plt.subplots(1, len(states), figsize=(2.5 * len(states), 3.1), layout="constrained")
     for ax, data in zip(axes, states, strict=True):
         for cloud in data["clouds"]:
             ax.plot(cloud["x"], cloud["y"], ".", color=cloud["colour"], alpha=cloud["opacity"], ms=3)
-        settings = data["readout"].split(". Clusters")[0]
+        settings = data["readout"].split(". Clusters")[0].replace(", noise", "\nnoise")
         ax.set(xlim=data["xlim"], ylim=data["ylim"], xticks=[], yticks=[])
-        ax.set_title(f"{settings}\n{data['verdict']['text']}", fontsize=10)
+        ax.set_title(f"{settings}\n{data['verdict']['text']}")
     return plotting.png(axes)
