@@ -7,15 +7,18 @@ BIN := $(VENV)/bin
 COURSE := $(VENV)/.installed-course
 LECTURE := $(VENV)/.installed-lecture
 TEST := $(VENV)/.installed-test
+VOILA := $(VENV)/.installed-voila
+DECKS := tests/test_slides.py
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help lab slides lecture test course notebooks images lint nbval clean
+.PHONY: help lab slides lecture demo test course notebooks images lint nbval decks clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
 	@echo "make test       run everything that must hold"
 	@echo "make slides     build a deck of slides for every chapter in build/slides"
 	@echo "make lecture CHAPTER=04   open a chapter in JupyterLab, ready to present"
+	@echo "make demo       open the schedule laboratory as a page of its own, without code (Voila)"
 	@echo "make course     execute all chapters, with a table of seconds and checks passed"
 	@echo "make notebooks  execute all chapters and store their outputs"
 	@echo "make images     draw the pictures in images/"
@@ -37,6 +40,10 @@ $(TEST): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) -e ".[test]"
 	@touch $@
 
+$(VOILA): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -e ".[voila]"
+	@touch $@
+
 lab: $(COURSE)
 	$(BIN)/python tools/lab.py
 
@@ -46,17 +53,20 @@ slides: $(COURSE)
 lecture: $(LECTURE)
 	@$(BIN)/python tools/lab.py --lecture "$(CHAPTER)"
 
-# The browser first and alone, since it measures how fast a slider redraws. Then two lanes, because most of the time goes
-# to one core: the other tests on the screen, linters and notebooks behind them.
+demo: $(VOILA)
+	$(BIN)/python tools/lab.py --demo
+
+# The sliders first and alone, since it is measured how fast they redraw. Then two lanes, because most of the time goes
+# to one core: the other tests on the screen, linters, notebooks and slides behind them.
 # One thread each keeps the lanes from fighting over two cores.
 test: export OMP_NUM_THREADS = 1
 # What its reader has solved is no part of a chapter: a folder that is not there stands for nothing solved.
 test: export DDPM_EDU_HOME = $(CURDIR)/build/nothing-solved
 test: $(TEST)
 	@log=$$(mktemp); lane=; trap 'kill $$lane 2>/dev/null; rm -f "$$log"' EXIT; trap 'exit 130' INT TERM; \
-	status=0; $(BIN)/python -m pytest tests/test_browser.py || status=1; \
-	$(MAKE) -k --no-print-directory lint nbval >"$$log" 2>&1 & lane=$$!; \
-	$(BIN)/python -m pytest --ignore tests/test_browser.py || status=1; \
+	status=0; $(BIN)/python -m pytest tests/test_browser*.py || status=1; \
+	$(MAKE) -k --no-print-directory lint nbval decks >"$$log" 2>&1 & lane=$$!; \
+	$(BIN)/python -m pytest --ignore-glob 'tests/test_browser*.py' --ignore $(DECKS) || status=1; \
 	wait $$lane || status=1; cat "$$log"; \
 	[ $$status = 0 ] && echo "make test: everything holds" || echo "make test: FAILED, see above"; exit $$status
 
@@ -72,6 +82,9 @@ lint: $(TEST)
 nbval: $(TEST)
 	exec env PYTHONPATH="$(CURDIR)/tests/no_network" $(BIN)/python -m pytest -W default -p no:cacheprovider \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+decks: $(TEST)
+	exec $(BIN)/python -m pytest -p no:cacheprovider $(DECKS)
 
 course: $(COURSE)
 	$(BIN)/python tools/course.py

@@ -1,8 +1,16 @@
-"""A Chromium without a window, for the tests that look at pages: its path, its flags, and what to do without it."""
+"""A Chromium without a window, and servers for it, for the tests that look at pages; and what to do without one."""
 
+import contextlib
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import course
 import pytest
 
 CHROMIUM_FLAGS = [
@@ -14,6 +22,8 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PICTURES = course.ROOT / "tests" / "browser-output"
+taken: list[Path] = []  # pictures of this run
 
 
 def chromium() -> str:
@@ -31,3 +41,54 @@ def missing(reason: str) -> None:
         pytest.fail(reason)
     print(reason)
     pytest.skip(reason)
+
+
+def take_picture(page, name: str) -> None:
+    """Keep what the window shows, to be looked at."""
+    keep(page.screenshot(), name)
+
+
+def keep(png: bytes, name: str) -> None:
+    """Keep a picture, to be looked at."""
+    PICTURES.mkdir(exist_ok=True)
+    taken.append(PICTURES / f"{name}.png")
+    taken[-1].write_bytes(png)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(port: int, module: str, *flags: str, home: Path, **environment: str) -> Iterator[str]:
+    """The address of ``python -m module``, once it listens; ended with the block. It keeps its files in home."""
+    kept = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
+    env = {**os.environ, **{name: str(home / folder) for name, folder in kept.items()}, **environment}
+    log = home / "log"
+    with log.open("w") as sink:
+        command = [sys.executable, "-m", module, *flags]
+        server = subprocess.Popen(command, cwd=course.ROOT, env=env, stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(port, server, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(240):
+        assert server.poll() is None, f"{server.args[2]} ended:\n{log.read_text()}"
+        try:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+            return
+        except OSError:
+            time.sleep(0.25)
+    pytest.fail(f"{server.args[2]} did not answer within a minute:\n{log.read_text()}")

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import threading
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -21,7 +22,7 @@ from ddpm_edu import plotting, sampling, schedules, widgets
 from ddpm_edu.exact import Mixture
 from ddpm_edu.widgets import generated, laboratory
 from ddpm_edu.widgets.laboratory import FAMILIES, LENGTHS, START, TOUR, Choice, choice
-from ddpm_edu.widgets.prefetch import Prefetch
+from ddpm_edu.widgets.prefetch import Prefetch, short
 
 KNOTS = (40.0, 25.0, 12.0, 0.0, -12.0, -25.0, -40.0)
 
@@ -520,10 +521,12 @@ def test_the_browser_gets_states_ahead_and_draws_them_itself():
     labels = ["T", "β₁", "β_T"]
     at = [controls["A"][label].index for label in labels]
     at[0] -= 1
-    ahead._handle_custom_msg({"at": at, "missing": True, "moved": 0, "fresh": True}, [])
-    for place, state in sent[0]["states"]:
+    for missing in (True, False):
+        ahead._handle_custom_msg({"at": at, "missing": missing, "moved": 0, "fresh": missing}, [])
+    assert len(sent[1]["states"]) > 0
+    for place, state in sent[0]["states"] + sent[1]["states"]:
         T, beta_1, beta_T = (controls["A"][label].options[k] for label, k in zip(labels, place, strict=True))
-        assert state == laboratory.views(choice("linear", T, beta_1=beta_1[1], beta_T=beta_T[1]))
+        assert state == short(laboratory.views(choice("linear", T, beta_1=beta_1[1], beta_T=beta_T[1])))
     assert list(sent[0]["states"][0][0]) == at
     before = view.shown("A")
     controls["A"]["T"].value = 10
@@ -544,6 +547,32 @@ def test_the_density_is_computed_when_the_browser_asks():
     assert view.density == {**want, "asked": 1}
     view.asked += 1
     assert view.density == {**want, "asked": 2}  # the browser waits for an answer, which must not be the same
+
+
+def test_a_density_says_what_it_belongs_to():
+    good, bad = choice("linear", 10), choice("constant", 1000, beta=0.8)
+    of = laboratory.densities({"A": good, "B": bad}, 5, "β")["of"]
+    assert of["A"] == laboratory.views(good)["python"] and of["B"] == laboratory.views(bad)["problem"]
+    assert of["sampler"] == laboratory.settings(5, "β")["text"]
+
+
+def test_controls_are_made_once_though_two_threads_ask_for_them(monkeypatch):
+    side = laboratory._Controls("A", laboratory.Laboratory())
+    made, slider = [], side._slider
+
+    def slowly(label, *rest):
+        time.sleep(0.01)
+        made.append(label)
+        return slider(label, *rest)
+
+    monkeypatch.setattr(side, "_slider", slowly)
+    side._quiet, side.family.value = True, "cosine"
+    threads = [threading.Thread(target=side.choice) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["T", "s", "max β"]
 
 
 def test_knots_that_were_moved_in_the_browser_draw():
@@ -594,6 +623,7 @@ def test_json_is_read_from_the_text_and_from_a_file():
     content = schedules.to_json(schedules.cosine(12)).encode()
     file = {"name": "s.json", "type": "", "size": 1, "content": memoryview(content), "last_modified": datetime.now()}
     upload.value = (file,)
+    assert upload.value == ()  # or the same file could not be loaded again
     assert view.shown("A")["readout"].startswith("from JSON, T = 12: ")
     sent = []
     view.send = sent.append
@@ -625,6 +655,8 @@ def test_the_panel_falls_back_to_a_picture_with_alt_text():
     data, metadata = panel._repr_mimebundle_()
     assert Image.open(io.BytesIO(data["image/png"])).size[0] > 800
     assert metadata["image/png"]["alt"] == data["text/plain"] == panel.alt
+    drawn = [laboratory.axes()[k]["says"] for k in laboratory.STILL]
+    assert panel.alt == f"Two noise schedules and what follows from each: {'; '.join(drawn)}."
 
 
 def test_a_state_takes_little_time():

@@ -2,6 +2,7 @@
 
 python tools/lab.py                # at chapter 00
 python tools/lab.py --lecture 04   # at chapter 04, ready to present with jupyterlab-rise
+python tools/lab.py --demo         # the schedule laboratory as a page of its own, by Voila
 """
 
 import argparse
@@ -15,6 +16,7 @@ import slides
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = "notebooks/00_start_here.ipynb"
+LABORATORY = "notebooks/explore_schedules.ipynb"
 # jupyterlab-rise 0.43 shows no widget of ipywidgets 8 (its issue 119)
 HINT = """Run all cells first (menu Run). Alt+R then opens the slides; the button above them shows them in full screen.
 The sliders move in the notebook, not in its slides. Slides that need no JupyterLab: make slides."""
@@ -49,11 +51,20 @@ def lecture(chapter: str) -> list[str]:
     return command(path.relative_to(ROOT).as_posix())
 
 
+def demo() -> list[str]:
+    """The command that shows the schedule laboratory as a page without code."""
+    flags = [] if graphical_browser() else ["--no-browser"]
+    if flags:
+        print("No browser found here. Open the address that Voila prints below.", flush=True)
+    return [sys.executable, "-m", "voila", *flags, LABORATORY]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Open the course in JupyterLab.")
     parser.add_argument("--lecture", metavar="CHAPTER", help="a chapter to present: 04, or break_it")
+    parser.add_argument("--demo", action="store_true", help="the schedule laboratory as a page of its own")
     arguments = parser.parse_args()
-    line = command() if arguments.lecture is None else lecture(arguments.lecture)
+    line = demo() if arguments.demo else command() if arguments.lecture is None else lecture(arguments.lecture)
     try:
         return subprocess.run(line, cwd=ROOT, check=False).returncode
     except KeyboardInterrupt:

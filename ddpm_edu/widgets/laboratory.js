@@ -54,12 +54,12 @@ function render({ model, el }) {
   const name = model.get("name"), axes = model.get("axes"), looks = model.get("looks"), which = Object.keys(looks);
   const side = model.get("side"), trait = (one) => model.get(`${one.toLowerCase()}_${model.get("families")[one]}`);
   el.dataset.lmSuppressShortcuts = "true"; // the arrow keys move a knot, not the notebook's selection
-  el.style.cssText = "color: var(--jp-ui-font-color1, var(--vscode-editor-foreground, inherit)); contain: content; max-width: 1080px";
+  el.style.cssText = "color: var(--jp-ui-font-color1, var(--vscode-editor-foreground, inherit)); contain: content";
   const said = make(el, "div", { class: `ddpm-text-${name}`, "aria-live": "polite" });
   said.style.cssText = "margin: 4px 12px; font: 14px/1.5 sans-serif; font-variant-numeric: tabular-nums";
-  const view = make(el, "div", { class: `ddpm-view-${name}`, role: "group", "aria-label": model.get("alt") });
+  const view = make(el, "div", { class: `ddpm-view-${name}`, role: "group", "aria-label": model.get("alt"), style: "max-width: 1080px" });
   const grid = make(view, "div");
-  grid.style.cssText = "display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 2px 10px";
+  grid.style.cssText = "display: grid; grid-template-columns: repeat(auto-fit, minmax(max(240px, 22%), 1fr)); gap: 2px 10px"; // four in a row or fewer
   const below = make(view, "div");
   below.style.cssText = "display: flex; flex-wrap: wrap; gap: 2px 10px";
   const drawings = axes.map((axis, k) => (k < axes.length - 1 ? frame(grid, axis, name, k) : frame(make(below, "div", { style: "flex: 1 1 250px" }), axis, name, k, true)));
@@ -185,7 +185,12 @@ function render({ model, el }) {
 
   // the density follows when the controls have come to rest
   let timer = 0, down = false;
+  const fits = () => {
+    const { of } = model.get("density"); // what it was computed of, which may no longer be what is shown
+    return of && of.sampler === model.get("settings").text && which.every((one) => of[one] === (trait(one).python ?? trait(one).problem));
+  };
   function wait() {
+    if (fits()) return drawDensity();
     for (const pale of [dense.plot, ...kls]) pale.setAttribute("opacity", 0.45);
     rows.sampler.textContent = model.get("settings").text;
     clearTimeout(timer);
@@ -196,10 +201,8 @@ function render({ model, el }) {
     }, REST);
   }
   function drawDensity() {
+    if (!fits()) return wait();
     const density = model.get("density"), k = axes.length - 1;
-    if (!density.x) return;
-    const shown = { ...Object.fromEntries(which.map((one) => [one, trait(one).python ?? trait(one).problem])), sampler: model.get("settings").text };
-    if (Object.keys(shown).some((key) => density.of[key] !== shown[key])) return wait(); // the answer to an older question
     clearTimeout(timer);
     const x = density.x.map((xi) => (xi - X0[0]) / (X0[1] - X0[0]));
     const area = x.map((xi, i) => `${px(xi).toFixed(1)},${dense.py(density.data[i]).toFixed(1)}`);
@@ -272,6 +275,10 @@ function render({ model, el }) {
       context.fillStyle = style.color;
       context.fillText(one, at.left - box.left - 18, at.top - box.top + at.height / 2);
       context.drawImage(strips[one].canvas, at.left - box.left, at.top - box.top, at.width, at.height);
+      for (const time of strips[one].times.children) {
+        const { left, right, top } = time.getBoundingClientRect(), { width } = context.measureText(time.textContent);
+        context.fillText(time.textContent, (left + right - width) / 2 - box.left, top - box.top + 12);
+      }
     });
     context.fillStyle = style.color;
     Object.values(rows).forEach((row, i) => context.fillText(row.textContent, 12, bar.getBoundingClientRect().top - box.top + 20 + 22 * i));
@@ -298,7 +305,6 @@ function render({ model, el }) {
   for (const [event, handler] of handlers) model.on(event, handler);
   which.forEach(draw);
   wait();
-  drawDensity();
   return () => {
     clearTimeout(timer);
     for (const [event, handler] of handlers) model.off(event, handler);

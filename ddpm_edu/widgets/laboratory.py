@@ -8,7 +8,8 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -238,6 +239,7 @@ VIEWS = (
     ),
 )
 SNR_VIEW, WEIGHT_VIEW = 2, 6  # the one whose knots are moved, and the one with a line for L_simple
+STILL = (0, 1, SNR_VIEW, 5, WEIGHT_VIEW, len(VIEWS))  # the drawings that the still picture has room for
 
 
 def views(chosen: Choice) -> dict[str, Any]:
@@ -279,18 +281,22 @@ def settings(steps: int | str, variance: str) -> dict[str, Any]:
 def densities(chosen: dict[str, Choice], steps: int | str, variance: str) -> dict[str, Any]:
     """The generated densities of the choices, for the drawing beside the data: ``x``, ``data``, then one for each.
 
-    A schedule with fewer than ``steps`` steps takes them all; "T" means all. ``kl`` has a line of text for each.
+    A schedule with fewer than ``steps`` steps takes them all; "T" means all. ``kl`` has a line of text for each; ``of``
+    says what the densities belong to, in the words of `views` and `settings`.
     """
     drawing: dict[str, Any] = {
         "x": generated.X.round(4).tolist(),
         "data": generated.data_density(generated.X).round(4).tolist(),
         "kl": {},
+        "of": {"sampler": settings(steps, variance)["text"]},
     }
     for name, one in chosen.items():
         try:
             s = schedule(one)
-        except ValueError:
+        except ValueError as error:
+            drawing["of"][name] = str(error)
             continue
+        drawing["of"][name] = as_python(one)
         taken = s.T if steps == "T" else min(int(steps), s.T)
         result = generated.generated(s, taken, variance)
         drawing[name] = result.density.round(4).tolist()
@@ -431,6 +437,20 @@ def axes() -> list[dict[str, Any]]:
     return [*drawn, last]
 
 
+_lock = threading.RLock()
+
+
+def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let one thread run at a time: JupyterLab has the kernel handle the messages of its page in two."""
+
+    @functools.wraps(method)
+    def locked(*arguments: Any) -> Any:
+        with _lock:
+            return method(*arguments)
+
+    return locked
+
+
 class _Controls:
     """The controls of one schedule. Each family has its own, made when it is first chosen, and its own states ahead."""
 
@@ -440,6 +460,7 @@ class _Controls:
         self._ahead: dict[str, Prefetch] = {}
         start = START[name]
         self.knots = start.knots
+        self._hint = ipywidgets.HTML(DRAW, layout=CONTROL)
         self._from_json = _text_and_upload(name, start.text)
         self._from_json[0].observe(self._on_change, "value")
         families = [(NAMES.get(family, family), family) for family in FAMILIES]
@@ -448,14 +469,17 @@ class _Controls:
         colour, dash, line = LOOKS[name]
         sample = f'<span style="color: {plotting.COLOURS[colour]}">{"━ ━" if dash else "━━━"}</span>'
         self._heading = ipywidgets.HTML(f"{sample} <b>Schedule {name}</b>, {line}")
-        self.box = ipywidgets.VBox()
+        self.box = ipywidgets.VBox(layout={"margin": "0 14px 0 0"})  # the values shown stand apart from the next labels
         self.redraw()
 
+    @_alone
     def choice(self) -> Choice:
+        """What the controls say."""
         T, *others = self._of(self.family.value)
         values = tuple(control.value for control in others)
         return Choice(self.family.value, T.value, values, self.knots, self._from_json[0].value)
 
+    @_alone
     def set(self, chosen: Choice) -> None:
         """Move every control to ``chosen`` and draw it."""
         self._quiet = True
@@ -465,18 +489,20 @@ class _Controls:
         self._quiet = False
         self.redraw()
 
+    @_alone
     def reset(self) -> None:
         """Every control to its start, those of the other families as well."""
         for family in self._sliders:
             self.set(replace(choice(family), knots=START[self._name].knots))
         self.set(START[self._name])
 
+    @_alone
     def redraw(self) -> None:
         """Show the controls of the family and draw what they say."""
         family = self.family.value
         T, *others = self._of(family)
         T.disabled = family == "JSON"
-        more = {"JSON": self._from_json, "drawn": (ipywidgets.HTML(DRAW, layout=CONTROL),)}.get(family, others)
+        more = {"JSON": self._from_json, "drawn": (self._hint,)}.get(family, others)
         self.box.children = (self._heading, self.family, T, *more)
         setattr(self._view, _trait(self._name, family), views(self.choice()))
         self._view.families = {**self._view.families, self._name: family}
@@ -505,6 +531,7 @@ class _Controls:
         slider.observe(self._on_change, "value")
         return slider
 
+    @_alone
     def _on_change(self, change: Any) -> None:
         if self._quiet:
             return
@@ -537,6 +564,7 @@ def _text_and_upload(name: str, text: str) -> tuple[Any, Any]:
     def load(change: Any) -> None:
         if change["new"]:
             field.value = bytes(change["new"][0]["content"]).decode("utf-8", "replace")
+            upload.value = ()  # or the same file could not be loaded again
 
     upload.observe(load, "value")
     return field, upload
@@ -564,7 +592,7 @@ def schedule_laboratory(name: str = "laboratory") -> Panel:
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     view = Laboratory(
         name=name,
-        alt="Two noise schedules and what follows from each: " + "; ".join(one["says"] for one in axes()) + ".",
+        alt=_alt(range(len(VIEWS) + 1)),
         axes=axes(),
         looks={key: [plotting.COLOURS[colour], dash] for key, (colour, dash, _) in LOOKS.items()},
         picture=x0.numpy().tobytes(),
@@ -614,28 +642,34 @@ def schedule_laboratory(name: str = "laboratory") -> Panel:
     tour = ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"})
     sampler = ipywidgets.VBox([ipywidgets.HTML("<b>Sampler, for both</b>"), steps, variance])
     controls = ipywidgets.HBox([*(side.box for side in sides.values()), sampler], layout={"flex_flow": "row wrap"})
-    return Panel([tour, story, controls], view, _static(), view.alt)
+    return Panel([tour, story, controls], view, _static(), _alt(STILL))
+
+
+def _alt(drawings: Iterable[int]) -> str:
+    says = [axes()[k]["says"] for k in drawings]
+    return f"Two noise schedules and what follows from each: {'; '.join(says)}."
 
 
 @functools.cache
 def _static() -> bytes:
-    """The drawings of the starting choices by matplotlib."""
-    figure, grid = plt.subplots(3, 3, figsize=(10, 7.2), layout="constrained")
+    """Six of the drawings, of the starting choices, by matplotlib."""
+    figure, grid = plt.subplots(2, 3, figsize=(10, 4.7), layout="constrained")
     shown = {name: views(one) for name, one in START.items()}
     last = densities(START, "T", VARIANCES[0])
-    for k, (ax, axis) in enumerate(zip(grid.flat, axes(), strict=True)):
+    for ax, k in zip(grid.flat, STILL, strict=True):
+        axis = axes()[k]
         for name, one in shown.items():
             colour, dash, _ = LOOKS[name]
             x, y = (one["x"], one["y"][k]) if k < len(VIEWS) else (last["x"], last[name])
-            ax.plot(x, y, color=plotting.COLOURS[colour], ls=DASHES[dash], label=name)
+            ax.plot(x, y, color=plotting.COLOURS[colour], ls=DASHES[dash], label=name if k == 0 else None)
         if k == len(VIEWS):
             ax.fill_between(last["x"], last["data"], color=plotting.COLOURS["exact"], alpha=0.2, lw=0, label="data")
         if k == WEIGHT_VIEW:
             ax.axhline(0, color=plotting.COLOURS["noise"], ls=":", label="L_simple")
         ax.set(title=axis["title"], ylim=axis["ylim"])
         ax.set_yticks(axis["ticks"], axis["labels"])
-    for k in (0, WEIGHT_VIEW, len(VIEWS)):
-        grid.flat[k].legend()
+        if k in (0, WEIGHT_VIEW, len(VIEWS)):
+            ax.legend()
     for ax, label in zip(grid[-1], ("t / T", "t / T", "x₀"), strict=True):
         ax.set_xlabel(label)
     lines = [f"{name}: {one['readout']}, {one['verdict']['text']}" for name, one in shown.items()]

@@ -2,8 +2,8 @@
 
 The browser keeps the states of a drawing by the places of its controls (prefetch.js). It asks the kernel for a state
 that it misses and, while nothing moves, for more: those that one move of one control leads to, nearest first. The maths
-stays in the state function. Whoever waits is answered with one state, and more take SLICE seconds at a time, so that the
-kernel is soon free for the next question.
+stays in the state function. Whoever waits is answered with one state, and more take SLICE seconds at a time, so that
+the kernel is soon free for the next question.
 """
 
 import time
