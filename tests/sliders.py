@@ -5,6 +5,7 @@ A panel named NAME puts the CSS class ``ddpm-slider-NAME`` on the control, ``ddp
 asked the kernel for it (a miss).
 """
 
+import math
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -334,7 +335,7 @@ def _in_words(measured: list[Latency], kind: str) -> str:
     if not measured:
         return f"no {kind}"
     drawn, painted = (sorted(times) for times in list(zip(*measured, strict=True))[:2])
-    last = int(0.95 * (len(measured) - 1))
+    last = math.ceil(0.95 * len(measured)) - 1
     return (
         f"{len(measured)} {kind}, drawn after {statistics.median(drawn):.0f} ms (p95 {drawn[last]:.0f}), "
         f"painted {statistics.median(painted):.0f} ms (p95 {painted[last]:.0f})"
