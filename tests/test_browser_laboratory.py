@@ -108,6 +108,8 @@ def page(notebook_page):
     """The laboratory as it starts; at the end nobody has complained."""
     notebook_page.evaluate(RUN_CELLS, [CELL])
     notebook_page.wait_for_function(READY, timeout=PATIENCE)
+    # in which the keys of the notebook are its shortcuts, and must not be those of the laboratory
+    notebook_page.evaluate("window.jupyterapp.commands.execute('notebook:enter-command-mode')")
     yield notebook_page
     assert complaints(notebook_page) == []
 

@@ -53,7 +53,6 @@ function save(blob, name) {
 function render({ model, el }) {
   const name = model.get("name"), axes = model.get("axes"), looks = model.get("looks"), which = Object.keys(looks);
   const side = model.get("side"), trait = (one) => model.get(`${one.toLowerCase()}_${model.get("families")[one]}`);
-  el.dataset.lmSuppressShortcuts = "true"; // the arrow keys move a knot, not the notebook's selection
   el.style.cssText = "color: var(--jp-ui-font-color1, var(--vscode-editor-foreground, inherit)); contain: content";
   const said = make(el, "div", { class: `ddpm-text-${name}`, "aria-live": "polite" });
   said.style.cssText = "margin: 4px 12px; font: 14px/1.5 sans-serif; font-variant-numeric: tabular-nums";
@@ -155,6 +154,7 @@ function render({ model, el }) {
       const i = handles.length;
       const handle = make(svg, "circle", { r: 7, tabindex: 0, role: "slider", "aria-orientation": "vertical", "aria-valuemin": axes[snr].knots[0], "aria-valuemax": axes[snr].knots[1], "aria-label": `Schedule ${one}: SNR in dB at knot ${i + 1} of ${values.length}`, class: `ddpm-knot-${name}-${one}`, fill: looks[one][0], stroke: "currentColor", "stroke-width": 1.5 });
       handle.style.cssText = "cursor: ns-resize; touch-action: none";
+      handle.dataset.lmSuppressShortcuts = "true"; // the arrow keys move the knot, not the notebook's selection
       handle.addEventListener("keydown", (event) => {
         const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -999, End: 999 }[event.key];
         if (!step) return;
