@@ -6,6 +6,7 @@ every panel has are in test_browser.py. Latencies are printed, never asserted.
 
 import functools
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +23,7 @@ from sliders import (
     LIGHT,
     PATIENCE,
     RUN_CELLS,
+    SECOND,
     Slider,
     check_contrast,
     complaints,
@@ -68,8 +70,8 @@ KEYS = {
     "ArrowRight": 1,
     "ArrowUp": 1,
 }
-BURSTS, PRESSES = 5, 10
-NAP = 50  # milliseconds
+PRESSES, PAUSES = 10, range(60, 420, 40)  # the pauses in milliseconds, as is the nap
+NAP = 50
 TEXT, VIEW = ".ddpm-text-laboratory", ".ddpm-view-laboratory"
 DENSITY = f'{VIEW} svg[aria-label^="generated density"]'
 ROWS = ("A", "B", "sampler")
@@ -196,7 +198,8 @@ def patiently(check: Callable) -> Callable:
 
     @functools.wraps(check)
     def checked(page, *arguments):
-        for _ in range(PATIENCE // NAP):
+        end = time.monotonic() + PATIENCE / SECOND
+        while time.monotonic() < end:
             try:
                 return check(page, *arguments)
             except AssertionError:
@@ -464,15 +467,17 @@ def test_the_tour_sets_the_controls_and_tells_its_story(page):
 def test_reset_goes_back_to_the_start(page):
     check_density(page)
     start = controls(page), page.locator(TEXT).inner_text(), page.locator(VIEW).inner_html()
+    press(page, "5. same ends")
+    expect(page.locator(".widget-html", has_text="same ends")).to_be_visible(timeout=PATIENCE)
     Control(page, "A: β_T").press("End")
     Control(page, "A: T").press("Home")
     choose(page, "A", "drawn by hand")
+    choose(page, "B", "cosine")
+    Control(page, "B: max β").press("End")
     choose(page, "B", "from JSON")
     page.locator("textarea").fill("rubbish")
     Control(page, "steps").press("Home")
     Control(page, "variance").press("End")
-    press(page, "5. same ends")
-    expect(page.locator(".widget-html", has_text="same ends")).to_be_visible(timeout=PATIENCE)
     press(page, "Reset")
     expect(page.locator(".widget-html", has_text="take a tour")).to_be_visible(timeout=PATIENCE)
     has_controls_of(page, "A", "linear")
@@ -533,13 +538,16 @@ def test_the_picture_is_saved(page):
 
 
 def test_the_density_follows_a_burst_of_presses(page, capsys):
-    slider, times = Control(page, "A: β_T"), []
+    slider, times, keys = Control(page, "A: β_T"), [], ["ArrowRight", "ArrowLeft"]
     check_density(page)
     page.evaluate(LAST, [DENSITY, None])
     slider.handle.focus()
-    for _ in range(BURSTS):
+    for pause in PAUSES:  # and one press more, in one of the cases while the answer is on its way
         for k in range(PRESSES):
-            page.keyboard.press("ArrowLeft" if k % 4 == 3 else "ArrowRight")
+            page.keyboard.press(keys[k % 4 == 3])
+        page.wait_for_timeout(pause)
+        page.keyboard.press(keys[0])
+        keys.reverse()
         slider.settle()
         check_density(page)
         times.append(page.evaluate("() => window.last.drawn - window.last.pressed"))
