@@ -5,7 +5,6 @@ import functools
 import io
 import json
 import os
-import symtable
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,39 +114,6 @@ def _in_child(work: Callable[[], None]) -> set[str]:
 def has_slider(cell: NotebookNode) -> bool:
     """Is this a cell with a slider?"""
     return "slider" in cell.metadata.get("tags", [])
-
-
-def needed(cells: list[str], wanted: list[int]) -> list[int]:
-    """Numbers of the wanted cells and of those that bind what they read, and what those read, and so on, in order.
-
-    Where several cells bind a name, it is the last of them before the cell that reads it.
-    """
-    names = [_names(cell) for cell in cells]
-    found: set[int] = set()
-    left = list(wanted)
-    while left:
-        reader = left.pop()
-        if reader not in found:
-            found.add(reader)
-            for name in names[reader][1]:
-                binders = [number for number, (bound, _) in enumerate(names) if name in bound]
-                before = [number for number in binders if number < reader]
-                left += before[-1:] or binders[:1]  # a function may read what is bound after it
-    return sorted(found)
-
-
-def _names(cell: str) -> tuple[set[str], set[str]]:
-    """The global names that a cell binds, and those that it reads and does not bind."""
-
-    def read(scope: symtable.SymbolTable) -> set[str]:
-        here = {
-            one.get_name() for one in scope.get_symbols() if one.is_referenced() and (one.is_global() or top is scope)
-        }
-        return here.union(*map(read, scope.get_children()))
-
-    top = symtable.symtable(TransformerManager().transform_cell(cell), "cell", "exec")
-    bound = {one.get_name() for one in top.get_symbols() if one.is_assigned() or one.is_imported()}
-    return bound, read(top) - bound
 
 
 def red(results: list[checks.Result]) -> set[str]:

@@ -1,6 +1,6 @@
 """The chapters in a real browser: JupyterLab in headless Chromium, every slider moved by keyboard to both ends.
 
-Of each chapter only the cells run that its sliders need (`notebook.needed`); other tests execute all of it. Latencies
+Of each chapter only the cells run that its sliders need (`course.needed`); other tests execute all of it. Latencies
 are printed, never asserted: they belong to the machine. The laboratory, whose sliders come and go, has tests of its own
 in test_browser_laboratory.py.
 """
@@ -54,7 +54,7 @@ def _needed_by_sliders(cells: list[NotebookNode]) -> list[int]:
     """Numbers of the cells that the sliders of a chapter need."""
     places = [place for place, cell in enumerate(cells) if cell.cell_type == "code"]
     wanted = [number for number, place in enumerate(places) if notebook.has_slider(cells[place])]
-    return [places[number] for number in notebook.needed([cells[place].source for place in places], wanted)]
+    return [places[number] for number in course.needed([cells[place].source for place in places], wanted)]
 
 
 def test_every_slider_of_the_chapter_moves_its_text_and_its_picture(page, capsys):
@@ -87,5 +87,5 @@ def test_a_slider_needs_the_cells_that_bind_what_it_reads():
         "f(1)",
         "x = 5",
     ]
-    assert notebook.needed(cells, [5]) == [0, 1, 2, 3, 5]
-    assert notebook.needed(cells, [4, 3]) == [3, 4]
+    assert course.needed(cells, [5]) == [0, 1, 2, 3, 5]
+    assert course.needed(cells, [4, 3]) == [3, 4]

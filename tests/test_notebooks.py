@@ -204,7 +204,7 @@ def sliders_without_effect(path: Path) -> tuple[int, list[str]]:
     cells = course.code_cells(read(path))
     sources = [cell.source for cell in cells]
     wanted = [number for number, cell in enumerate(cells) if notebook.has_slider(cell)]
-    notebook.run(path, [sources[number] for number in notebook.needed(sources, wanted)])
+    notebook.run(path, [sources[number] for number in course.needed(sources, wanted)])
     widgets = list(widget._instances.values())
     linked = {id(one.source[0]) for one in widgets if isinstance(one, widget_link.Link)}
     sliders, idle = [one for one in widgets if isinstance(one, SLIDERS)], []

@@ -9,11 +9,14 @@ import tomllib
 from pathlib import Path
 
 import course
+import headless
 import lab
 import nbformat
 import pytest
+import sliders
 import slides
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from readouts import READOUTS
 
 import ddpm_edu
 from ddpm_edu import plotting
@@ -23,6 +26,7 @@ SMALLEST = 14 * 96 / 72  # 14 pt in pixels of a slide
 FIGURE_TEXT = 11  # pt, at the resolution below: plotting.STYLE
 IN_A_FIGURE = FIGURE_TEXT * plotting.STYLE["figure.dpi"] / 72  # its height in the pixels of the picture
 VENDOR = slides.DECK / "vendor"
+LABORATORY = "explore_schedules"  # its views ask the kernel for more than a page can hold
 
 
 def cell(make, source, slide, tags=(), **fields):
@@ -33,6 +37,10 @@ def deck_of(tmp_path, *cells):
     path = tmp_path / "small.ipynb"
     nbformat.write(new_notebook(cells=[cell(new_markdown_cell, "# 1 Title", "slide"), *cells]), path)
     return slides.deck(path)
+
+
+def is_slider(cell):
+    return "slider" in cell.metadata.get("tags", [])
 
 
 def expected(path):
@@ -175,23 +183,25 @@ LAID_OUT = "() => window.Reveal && Reveal.isReady() && document.querySelector('.
 FACTS = """() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const own = all('section.page:not(.continued)');
+  const style = document.createElement('style'); // all slides at once, each as large as when it is shown
+  style.textContent = '.reveal .slides section { display: block !important; }';
+  document.head.append(style);
   const texts = [], walker = document.createTreeWalker(document.querySelector('.reveal'), NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const parent = walker.currentNode.parentElement;
     if (walker.currentNode.data.trim() && !parent.closest('mjx-container, aside, .aria-status')) {
-      const size = parseFloat(getComputedStyle(parent).fontSize);
+      const turned = parent.ownerSVGElement && parent.getScreenCTM();
+      const scale = turned ? Math.hypot(turned.b, turned.d) : parent.currentCSSZoom;
+      const size = scale * parseFloat(getComputedStyle(parent).fontSize);
       texts.push([walker.currentNode.data, size, !parent.closest('pre, code')]);
     }
   }
-  const style = document.createElement('style'); // all slides at once, each as large as when it is shown
-  style.textContent = '.reveal .slides section { display: block !important; }';
-  document.head.append(style);
   const over = all('section.page').map((page, number) => {
     const tall = page.scrollHeight - page.clientHeight, edge = page.getBoundingClientRect().right;
     const wide = Math.max(...all('.cell *', page).map((part) => part.getBoundingClientRect().right)) - edge;
     return [number + 1, tall, wide];
   }).filter(([, tall, wide]) => tall > 0 || wide > 0);
-  const lonely = all('section.page:not(:has(img, table, .highlight, pre, h1, h2, h3))').map((page) => {
+  const lonely = all('section.page:not(:has(img, .panel, table, .highlight, pre, h1, h2, h3))').map((page) => {
     const cells = all('.cell', page).map((cell) => cell.getBoundingClientRect());
     return [page.textContent.trim().slice(0, 40), cells.at(-1).bottom - cells[0].top];
   }).filter(([, height]) => height < THREE_LINES);
@@ -212,7 +222,8 @@ FACTS = """() => {
     wrong: all('[data-mjx-error], mjx-merror').length,
     pictures,
     notes: all('aside.notes').length,
-    parts: ['p', 'li', 'div.highlight', 'pre.output span'].map((part) => all(`.slides ${part}`).length),
+    drawings: all('.drawing-of-panel [role=img]').map((view) => view.ariaLabel),
+    parts: ['p:not(.panel p)', 'li', 'div.highlight', 'pre.output span'].map((part) => all(`.slides ${part}`).length),
   };
 }""".replace("SMALLEST", str(SMALLEST)).replace("THREE_LINES", str(3 * 1.35 * 24))
 
@@ -234,7 +245,9 @@ def page(browser, folder):
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
     home = folder.as_uri()
-    page.on("request", lambda request: request.url.startswith((home, "data:")) or page.outside.append(request.url))
+    page.on(
+        "request", lambda request: request.url.startswith((home, "data:", "blob:")) or page.outside.append(request.url)
+    )
     yield page
     context.close()
 
@@ -256,11 +269,18 @@ def test_a_deck_opens_complete_with_no_connection(page, folder, path):
     assert (facts["wrong"], facts["unspoken"]) == (0, 0)
     assert [picture for picture in facts["pictures"] if not (picture[0] and picture[1].strip())] == []
     shown = [cell for cell in course.code_cells(notebook) if slides.slide_type(cell) not in {"skip", "notes"}]
-    alts = [out.metadata["image/png"]["alt"] for c in shown for out in c.outputs if "image/png" in out.get("data", {})]
-    assert [alt for _, alt, _ in facts["pictures"]] == alts
+    source = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
+    moving = {c.id for c in shown if f'data-cell="{c.id}"' in source}
+    assert moving == {c.id for c in shown if is_slider(c) and path.stem != LABORATORY}
+    alts = {True: [], False: []}
+    for c in shown:
+        pictures = (out for out in c.outputs if "image/png" in out.get("data", {}))
+        alts[c.id in moving] += [out.metadata["image/png"]["alt"] for out in pictures]
+    assert [alt for _, alt, _ in facts["pictures"]] == alts[False]
+    assert len(facts["drawings"]) == len(alts[True])
+    assert [drawn for drawn, alt in zip(facts["drawings"], alts[True], strict=True) if not drawn.startswith(alt)] == []
     small = [alt for natural, alt, width in facts["pictures"] if IN_A_FIGURE * (width + 1) / natural < SMALLEST]
     assert small == [], "figures whose text is below 14 pt, by more than the rounding of a pixel"
-    source = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
     code = len(re.findall(r'<div class="\s*highlight', source))
     lines = sum(block.count("<span>") for block in re.findall(r'<pre class="output">.*?</pre>', source))
     assert facts["parts"] == [source.count("<p>"), source.count("<li>"), code, lines], "lost on the way to its slide"
@@ -301,6 +321,89 @@ def test_the_space_bar_leads_through_all_pages(page, folder):
         page.keyboard.press("Space")
     assert page.evaluate("() => Reveal.isLastSlide() && !Reveal.availableFragments().next")
     assert len(seen) == page.evaluate("() => document.querySelectorAll('section.page').length")
+
+
+# Sliders in the decks
+
+
+class Panel:
+    """A panel in a deck, with its sliders."""
+
+    def __init__(self, page, place):
+        self.page, self.place = page, place
+        self.name = place.locator("[class^=ddpm-view-]").get_attribute("class").removeprefix("ddpm-view-")
+        self.sliders, self.said = place.locator("input").all(), place.locator(f".ddpm-text-{self.name}")
+
+    def show(self):
+        go = "part => { const at = Reveal.getIndices(part.closest('.page')); Reveal.slide(at.h, at.v, 99); }"
+        self.place.evaluate(go)
+        self.sliders[0].wait_for(state="visible")
+
+    def values(self):
+        return [sliders.number(output.inner_text()) for output in self.place.locator("output").all()]
+
+    def press(self, slider, key):
+        slider.press(key)
+        self.page.wait_for_timeout(50)
+
+    def check(self):
+        expected = READOUTS[self.name](*self.values())
+        assert expected in " ".join(self.said.inner_text().split()), f"{self.name} at {self.values()}"
+
+
+def panels_of(page, folder, path):
+    page.goto((folder / f"{path.stem}.html").as_uri())
+    page.wait_for_function(LAID_OUT, timeout=120_000)
+    return [Panel(page, place) for place in page.locator(".panel").all()]
+
+
+WITH_PANELS = [
+    path for path in LECTURES if path.stem != LABORATORY and any(map(is_slider, course.code_cells(course.read(path))))
+]
+
+
+@pytest.mark.parametrize("path", WITH_PANELS, ids=lambda path: path.stem)
+def test_every_slider_of_a_deck_moves_its_text_and_its_picture(page, folder, path):
+    panels = panels_of(page, folder, path)
+    assert panels
+    for panel in panels:
+        panel.show()
+        panel.check()
+        for slider in panel.sliders:
+            label = slider.locator("xpath=..").inner_text().split()[0]
+            panel.press(slider, "Home")
+            panel.check()
+            low, picture = panel.values(), panel.place.screenshot()
+            panel.press(slider, "ArrowRight")
+            panel.check()
+            assert panel.values() != low, label
+            panel.press(slider, "End")
+            panel.check()
+            assert panel.place.screenshot() != picture, label
+            assert slider.get_attribute("aria-valuetext") in map(str, panel.place.locator("output").all_inner_texts())
+        headless.take_picture(page, f"deck-{panel.name}")
+    assert page.errors == []
+    assert page.outside == []
+
+
+def test_the_keys_go_back_to_the_slides_when_the_hand_lets_go_or_at_escape(page, folder):
+    [panel] = panels_of(page, folder, slides.chosen("04", LECTURES))
+    panel.show()
+    at = page.evaluate("() => Reveal.getSlidePastCount()")
+    box = panel.sliders[0].bounding_box()
+    page.mouse.move(box["x"] + 2, box["y"] + box["height"] / 2)
+    before = panel.values()
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    page.keyboard.press("ArrowRight")  # the slider's, as long as the hand is on it
+    page.mouse.up()
+    assert panel.values() != before
+    panel.check()
+    panel.press(panel.sliders[1], "Escape")
+    assert page.evaluate("() => Reveal.getSlidePastCount()") == at
+    assert not page.evaluate("() => Reveal.isOverview()")
+    page.keyboard.press("Home")
+    assert page.evaluate("() => Reveal.isFirstSlide()")
 
 
 # Presenting in JupyterLab

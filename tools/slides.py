@@ -5,7 +5,8 @@
 
 A cell's slide type says where it goes: slide (to the right), subslide (down), fragment (appears on a key press), notes
 (the speaker's window, key S), skip (left out). The code that draws a figure or wires a slider is left out, its picture
-stays. What is too tall for a slide is split over several in the browser, by deck/deck.js.
+stays, and a chapter's slider moves (alive.py). What is too tall for a slide is split over several in the browser, by
+deck/deck.js.
 """
 
 import argparse
@@ -14,17 +15,21 @@ import html
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import alive
 import course
 from nbconvert.filters import Highlight2HTML, strip_ansi
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from ddpm_edu.widgets.panels import Panel
+
 DECK = Path(__file__).resolve().parent / "deck"
 OUT = course.ROOT / "build" / "slides"
-ASSETS = ["deck.css", "deck.js", "vendor"]
+ASSETS = ["deck.css", "deck.js", "panels.js", "vendor"]
 ONLY_THE_PICTURE = {"figure", "slider"}  # tags of cells whose code is no part of a lecture
 LINE = 106  # characters of code in the width of a slide
 MARKER = re.compile(r"^# NBVAL_CHECK_OUTPUT\n")  # speaks to the tests
@@ -54,8 +59,11 @@ def slide_type(cell: NotebookNode) -> str:
     return cell.metadata.get("slideshow", {}).get("slide_type", "-")
 
 
-def deck(path: Path) -> str:
-    """The page of a notebook: slides that hold pages (the slide and its subslides), which hold cells."""
+def deck(path: Path, panels: Mapping[str, Panel] = {}) -> str:
+    """The page of a notebook: slides that hold pages (the slide and its subslides), which hold cells.
+
+    ``panels``, by the id of their cell, take the place of its picture.
+    """
     notebook = course.read(path)
     slides: list[list[list[str]]] = []
     for cell in notebook.cells:
@@ -66,13 +74,15 @@ def deck(path: Path) -> str:
             slides.append([[]])
         elif kind == "subslide":
             slides[-1].append([])
-        slides[-1][-1].append(_place(kind, _cell(cell)))
+        slides[-1][-1].append(_place(kind, _panel(cell.id) if cell.id in panels else _cell(cell)))
     body = "\n".join(
         "<section>\n" + "\n".join("<section>\n" + "\n".join(page) + "\n</section>" for page in pages) + "\n</section>"
         for pages in slides
     )
     title = html.escape(re.sub(r"[#$]", "", notebook.cells[0].source.splitlines()[0]).strip())
-    return (DECK / "deck.html").read_text(encoding="utf-8").replace("TITLE", title).replace("SLIDES", body)
+    page = (DECK / "deck.html").read_text(encoding="utf-8")
+    scripts = "\n".join(_script(key, panel) for key, panel in panels.items())
+    return page.replace("TITLE", title).replace("PANELS", scripts).replace("SLIDES", body)
 
 
 def _place(kind: str, content: str) -> str:
@@ -88,6 +98,16 @@ def _cell(cell: NotebookNode) -> str:
     if not ONLY_THE_PICTURE.intersection(cell.metadata.get("tags", [])):
         parts.insert(0, Highlight2HTML(pygments_lexer="python3")(MARKER.sub("", cell.source)))
     return "\n".join(parts)
+
+
+def _panel(key: str) -> str:
+    return f'<div class="panel" data-cell="{key}" data-prevent-swipe></div>'
+
+
+def _script(key: str, panel: Panel) -> str:
+    """What deck/panels.js needs to fill the place of a panel. A page that lies in a folder can load no modules."""
+    module = panel.children[-1]._esm.replace("export default", "return")
+    return f'<script>PANELS["{key}"] = {{ view: (() => {{\n{module}}})(), packed: "{alive.pack(panel)}" }};</script>'
 
 
 def _output(out: NotebookNode) -> str:
@@ -148,7 +168,7 @@ def build(paths: list[Path], out: Path = OUT) -> None:
         copy(DECK / name, out / name, **({"dirs_exist_ok": True} if copy is shutil.copytree else {}))
     (out / "code.css").write_text(HtmlFormatter().get_style_defs(".highlight"), encoding="utf-8")
     for path in paths:
-        (out / f"{path.stem}.html").write_text(deck(path), encoding="utf-8")
+        (out / f"{path.stem}.html").write_text(deck(path, alive.panels(path)), encoding="utf-8")
 
 
 def main() -> int:

@@ -99,19 +99,19 @@ class Prefetch(anywidget.AnyWidget):
         """
         if missing:
             self._sent.add(name(at))
-            yield at, self._at(at)
+            yield at, self.at(at)
             return
         for place in cross([line(control) for control in self._controls.values()], at, moved)[:REACH]:
             if name(place) in self._sent:
                 continue
             self._sent.add(name(place))
             try:
-                state = self._at(place)
+                state = self.at(place)
             except ValueError:
                 continue
             yield place, state
 
-    def _at(self, place: Place) -> Any:
+    def at(self, place: Place) -> Any:
         """The state at a place."""
         settings = zip(self._controls.items(), place, strict=True)
         return self._state(**{key: value_at(control, one) for (key, control), one in settings})

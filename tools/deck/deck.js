@@ -18,6 +18,7 @@ window.MathJax = {
 async function start() {
   const pages = [...document.querySelectorAll(".slides > section > section")];
   pages.forEach((page) => page.classList.add("page"));
+  await Promise.all([...document.querySelectorAll(".panel")].map(revive));
   await Promise.all([...document.images].map((picture) => picture.decode()));
   document.querySelectorAll('mjx-container:not([display="true"])').forEach(hold);
   pages.forEach(fit);
