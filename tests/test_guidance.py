@@ -80,7 +80,8 @@ def test_classifier_free_with_exact_predictions_is_the_score_of_p_times_the_clas
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
 
 
-def test_classifier_free_hands_on_what_it_was_given():
+@pytest.mark.parametrize("null", [0, 10])
+def test_classifier_free_hands_on_what_it_was_given(null):
     seen = []
 
     def model(xt, t, y):
@@ -88,8 +89,8 @@ def test_classifier_free_hands_on_what_it_was_given():
         return torch.zeros_like(xt)
 
     xt, t, y = randn(3, 2), torch.tensor([4, 5, 6]), torch.tensor([0, 3, 1])
-    guidance.classifier_free(model, y, 2.0, 10)(xt, t)
-    assert [labels for _, _, labels, _ in seen] == [[10, 10, 10], [0, 3, 1]]
+    guidance.classifier_free(model, y, 2.0, null)(xt, t)
+    assert [labels for _, _, labels, _ in seen] == [[null] * 3, [0, 3, 1]]
     assert all(torch.equal(a, xt) and torch.equal(b, t) and dtype == torch.int64 for a, b, _, dtype in seen)
     assert y.tolist() == [0, 3, 1]
 
@@ -182,4 +183,4 @@ def test_bad_classifiers():
     with pytest.raises(ValueError, match="scale: expected a finite number, got nan"):
         guidance.classifier(S, unlabelled, lambda xt, t: xt.sum(1), math.nan)
     with pytest.raises(ValueError, match=r"t: expected 1\.\.10, got 0"):
-        guidance.classifier(S, unlabelled, lambda xt, t: xt.sum(1), 1.0)(xt, 0)
+        guidance.classifier(S, lambda xt, t: xt, lambda xt, t: xt.sum(1), 1.0)(xt, 0)

@@ -570,6 +570,7 @@ def test_langevin_yields_after_each_step_and_keeps_dtype_shape_and_start():
             (gradient,) = torch.autograd.grad(-(leaf**2).sum() / 2, leaf)
         return gradient
 
+    assert len(langevin(score, start, steps=1)) == 1
     steps = langevin(score, start, steps=4)
     assert len(steps) == 4
     assert all(x.dtype == torch.float32 and x.shape == start.shape and not x.requires_grad for x in steps)
