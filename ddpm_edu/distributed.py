@@ -104,3 +104,12 @@ def seed_dropout(seed: int, step: int) -> None:
 def rank_is_gone(error: RuntimeError) -> bool:
     """Did this error come from talking to the other ranks?"""
     return ranks() > 1 and any(sign in str(error) for sign in ("gloo", "NCCL", "Connection"))
+
+
+def device() -> str:
+    """The GPU of this process, or the CPU where there is none. ValueError for more processes than GPUs."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    if local_rank() >= torch.cuda.device_count():
+        raise ValueError(f"torchrun: expected at most {torch.cuda.device_count()} processes, one for each GPU")
+    return f"cuda:{local_rank()}"

@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 from ddpm_edu import __main__ as cli
-from ddpm_edu import data, flow, guidance, sampling, schedules, training
+from ddpm_edu import commands, data, flow, guidance, presets, sampling, schedules, training
 from ddpm_edu.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights, shipped
 from ddpm_edu.classifier import RECIPES, Classifier, accuracy, load_classifier, train_classifier
 from ddpm_edu.data import Images
@@ -130,12 +130,16 @@ def test_train_writes_checkpoint_ema_weights_and_log(command, tmp_path):
     assert "after step 3 of 3" in printed and all(str(out / name) in printed for name in FILES)
     assert "To go on" not in printed
     follow_up = next(line for line in printed.splitlines() if line.startswith("To see images: python -m ddpm_edu "))
-    args = cli.parser().parse_args(shlex.split(follow_up.split("ddpm_edu ", 1)[1]))
-    assert args.run is cli.sample_command and args.weights == out / "weights.safetensors" and args.steps is None
+    args = commands.flags.parser().parse_args(shlex.split(follow_up.split("ddpm_edu ", 1)[1]))
+    assert (
+        args.run is commands.sample.sample_command
+        and args.weights == out / "weights.safetensors"
+        and args.steps is None
+    )
 
 
 def test_a_resumed_run_is_the_run_that_never_stopped(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "LOG_EVERY", 2)
+    monkeypatch.setattr(commands.train, "LOG_EVERY", 2)
     flags = ["--batch", 8, "--seed", 1]
     assert command("train", "--steps", 5, *flags, "--out", tmp_path / "straight")[0] == 0
     interrupting(monkeypatch, at=2, times=1)
@@ -194,7 +198,7 @@ def test_a_new_run_starts_a_new_log(command, tmp_path):
 
 def test_the_time_budget_ends_a_run_with_everything_written(command, tmp_path, monkeypatch):
     clock = iter(range(10**6))
-    monkeypatch.setattr(cli.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(commands.train.time, "perf_counter", lambda: float(next(clock)))
     flags = ["--steps", 500, "--batch", 2, "--time-budget", 20, "--out", tmp_path]
     status, printed, _ = command("train", *flags)
     step = load_checkpoint(tmp_path / "checkpoint.pt").step
@@ -254,20 +258,22 @@ def test_a_second_ctrl_c_stops_at_once(command, run_folder, monkeypatch):
 
 def test_a_long_run_is_saved_now_and_then(command, tmp_path, monkeypatch):
     saved = []
-    original = cli.save_checkpoint
-    monkeypatch.setattr(cli, "save_checkpoint", lambda path, state: (saved.append(state.step), original(path, state)))
-    monkeypatch.setattr(cli, "SAVE_EVERY", 0.0)
+    original = commands.train.save_checkpoint
+    monkeypatch.setattr(
+        commands.train, "save_checkpoint", lambda path, state: (saved.append(state.step), original(path, state))
+    )
+    monkeypatch.setattr(commands.train, "SAVE_EVERY", 0.0)
     assert command("train", "--steps", 3, "--batch", 2, "--out", tmp_path / "often")[0] == 0
     assert saved[:3] == [1, 2, 3]
     assert [line["step"] for line in log_of(tmp_path / "often")] == [1, 2, 3], "a line never straddles a checkpoint"
     saved.clear()
     clock = iter(range(10**6))  # one reading for each step, and more for each save
-    monkeypatch.setattr(cli.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(cli, "SAVE_EVERY", 3.0)
+    monkeypatch.setattr(commands.train.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(commands.train, "SAVE_EVERY", 3.0)
     assert command("train", "--steps", 9, "--batch", 2, "--out", tmp_path / "sometimes")[0] == 0
     assert saved[-1] == 9 and len(saved) >= 3 and all(b - a >= 2 for a, b in pairwise(saved[:-1]))
     saved.clear()
-    monkeypatch.setattr(cli, "SAVE_EVERY", 1000.0)
+    monkeypatch.setattr(commands.train, "SAVE_EVERY", 1000.0)
     assert command("train", "--steps", 3, "--batch", 2, "--out", tmp_path / "once")[0] == 0
     assert saved == [3]
 
@@ -275,10 +281,10 @@ def test_a_long_run_is_saved_now_and_then(command, tmp_path, monkeypatch):
 def test_seconds_are_those_of_the_steps_and_not_of_the_files(command, tmp_path, monkeypatch):
     """A slow disk: each save takes ten seconds, which the clock is made to say."""
     late = [0.0]
-    monkeypatch.setattr(cli.time, "perf_counter", lambda original=time.perf_counter: original() + late[0])
-    original = cli.save_checkpoint
-    monkeypatch.setattr(cli, "save_checkpoint", lambda *a: (original(*a), late.__setitem__(0, late[0] + 10)))
-    monkeypatch.setattr(cli, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(commands.train.time, "perf_counter", lambda original=time.perf_counter: original() + late[0])
+    original = commands.train.save_checkpoint
+    monkeypatch.setattr(commands.train, "save_checkpoint", lambda *a: (original(*a), late.__setitem__(0, late[0] + 10)))
+    monkeypatch.setattr(commands.train, "SAVE_EVERY", 0.0)
     started = time.monotonic()
     assert command("train", "--steps", 4, "--batch", 4, "--out", tmp_path / "run")[0] == 0
     took = time.monotonic() - started
@@ -331,8 +337,8 @@ def test_a_run_killed_at_twenty_random_moments_is_the_run_that_was_not(command, 
     """SIGKILL, which no program can notice. A checkpoint after each step: at most the step in progress is lost."""
     monkeypatch.setattr(data, "load", lambda name, split: tiny_run.images())
     network = tiny_run.NETWORK | {"width_mults": [1], "attention_at": []}  # few tensors: quick to save
-    monkeypatch.setattr(cli, "preset", lambda name: tiny_run.config(preset=name, network=network))
-    monkeypatch.setattr(cli, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(commands.train, "preset", lambda name: tiny_run.config(preset=name, network=network))
+    monkeypatch.setattr(commands.train, "SAVE_EVERY", 0.0)
     flags = ["train", "--steps", "100", "--seed", "1"]
     out, rng = tmp_path / "killed", random.Random(0)
     checkpoint = out / "checkpoint.pt"
@@ -412,9 +418,9 @@ def test_cifar10_gets_the_small_preset_and_a_short_next_command(command, tmp_pat
 # --- presets ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", cli.preset_names())
+@pytest.mark.parametrize("name", presets.preset_names())
 def test_presets_are_complete_and_fit_their_data(name):
-    config = cli.preset(name)
+    config = presets.preset(name)
     raw = json.loads((resources.files("ddpm_edu") / "presets" / f"{name}.json").read_text(encoding="utf-8"))
     training_fields = ["steps", "batch", "lr", "warmup", "lr_decay", "clip", "ema_decay", "flip"]
     if config.classes is not None:
@@ -436,8 +442,8 @@ def test_presets_are_complete_and_fit_their_data(name):
 
 def test_preset_names_are_the_files():
     folder = Path(cli.__file__).parent / "presets"
-    assert cli.preset_names() == sorted(path.stem for path in folder.glob("*.json"))
-    assert set(cli.DEFAULT_PRESET.values()) <= set(cli.preset_names())
+    assert presets.preset_names() == sorted(path.stem for path in folder.glob("*.json"))
+    assert set(commands.train.DEFAULT_PRESET.values()) <= set(presets.preset_names())
 
 
 # --- bad input to train -----------------------------------------------------------------------------------------------
@@ -569,7 +575,7 @@ def test_no_space_left_is_one_line_and_the_old_checkpoint_stays(command, run_fol
     def no_space(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cli, "cut_log", lambda path, step: log_of(run_folder))
+    monkeypatch.setattr(commands.train, "cut_log", lambda path, step: log_of(run_folder))
     monkeypatch.setattr(os, "fsync", no_space)
     status, _, err = command("train", "--steps", 4, "--out", run_folder, "--resume")
     assert status == 2 and "Traceback" not in err
@@ -587,7 +593,7 @@ def test_no_space_left_is_one_line_and_the_old_checkpoint_stays(command, run_fol
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_log_on_a_full_disk_is_one_line(command, run_folder, monkeypatch):
     before = (run_folder / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(cli, "cut_log", lambda path, step: [])
+    monkeypatch.setattr(commands.train, "cut_log", lambda path, step: [])
     (run_folder / "log.jsonl").unlink()
     (run_folder / "log.jsonl").symlink_to("/dev/full")
     status, _, err = command("train", "--steps", 4, "--out", run_folder, "--resume")
@@ -647,7 +653,7 @@ def test_grid_keeps_the_colours():
     x = torch.full((1, 3, 32, 32), -1.0)
     x[:, 0, :, :16] = 1.0  # red on the left
     x[:, 2, 16:] = 1.0  # blue below
-    got = np.array(cli.grid(x))
+    got = np.array(commands.sample.grid(x))
     assert got.shape == (68, 68, 3)
     assert got[10, 10].tolist() == [255, 0, 0] and got[10, 60].tolist() == [0, 0, 0]
     assert got[60, 10].tolist() == [255, 0, 255] and got[60, 60].tolist() == [0, 0, 255]
@@ -664,8 +670,10 @@ def test_sample_defaults_to_64_images_and_seed_0(command, trained, tmp_path):
 
 def test_chain_writes_x_t_above_predicted_x0_with_t_below(command, trained, tmp_path, monkeypatch):
     figures = []
-    original = cli.strip
-    monkeypatch.setattr(cli, "strip", lambda frames: figures.append((frames, original(frames))) or figures[-1][1])
+    original = commands.sample.strip
+    monkeypatch.setattr(
+        commands.sample, "strip", lambda frames: figures.append((frames, original(frames))) or figures[-1][1]
+    )
     weights = trained / "weights.safetensors"
     status, _, _ = command(
         "sample", "--weights", weights, "--chain", "--n", 2, "--seed", 4, "--out", tmp_path / "c.png"
@@ -691,8 +699,8 @@ def test_chain_writes_x_t_above_predicted_x0_with_t_below(command, trained, tmp_
 
 def test_chain_shows_four_images_and_the_times_that_ddim_visits(command, trained, tmp_path, monkeypatch):
     seen = []
-    original = cli.strip
-    monkeypatch.setattr(cli, "strip", lambda frames: seen.extend(frames) or original(frames))
+    original = commands.sample.strip
+    monkeypatch.setattr(commands.sample, "strip", lambda frames: seen.extend(frames) or original(frames))
     flags = ["--weights", trained / "weights.safetensors", "--chain", "--steps", 4]
     assert command("sample", *flags, "--out", tmp_path / "c.png")[0] == 0
     assert [step.t for step in seen] == [200, 150, 100, 50, 0] and len(seen[0].x) == 4
@@ -749,7 +757,9 @@ def test_sample_solves_a_flow_with_heuns_method(command, tmp_path, steps):
 
 def test_a_chain_of_a_flow_shows_a_thousand_tau(command, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "strip", lambda frames, original=cli.strip: seen.extend(frames) or original(frames))
+    monkeypatch.setattr(
+        commands.sample, "strip", lambda frames, original=commands.sample.strip: seen.extend(frames) or original(frames)
+    )
     flags = ["--weights", small(tmp_path / "w", "flow with labels"), "--chain", "--n", 2, "--steps", 4]
     assert command("sample", *flags, "--out", tmp_path / "c.png")[0] == 0
     assert [step.t for step in seen] == [1000, 750, 500, 250, 0]
@@ -786,7 +796,7 @@ def test_flags_that_do_not_fit_the_weights_are_refused(refused, tmp_path, monkey
 
 def test_strip_clips_colours_for_display():
     x = torch.tensor([-3.0, 0.0, 3.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
-    figure = cli.strip([Step(9, x, -x)])
+    figure = commands.sample.strip([Step(9, x, -x)])
     above, below = (ax.images[0].get_array()[0, 0].tolist() for ax in figure.axes)
     assert above == [0, 0.5, 1] and below == [1, 0.5, 0]
     assert figure.axes[1].get_xlabel() == "t = 9"
@@ -888,7 +898,7 @@ def fake_cifar10(monkeypatch, train: int = 60, test: int = 20) -> dict[str, Imag
 @pytest.mark.parametrize(("draws", "said"), [(None, "3 values of t"), (4, "4 values of t"), ("all", "every t")])
 def test_evaluate_prints_and_writes_the_bounds(command, trained, tmp_path, monkeypatch, draws, said):
     """The network of a run with T = 6: every t is 5 draws, and the variances take 8 images, as 2 * 6 * ln 7 / 3 < 8."""
-    monkeypatch.setattr(cli, "EVALUATION_DRAWS", 3)
+    monkeypatch.setattr(commands.evaluate, "EVALUATION_DRAWS", 3)
     model, _, card = load_weights(trained / "weights.safetensors")
     s, weights, report = schedules.cosine(6), tmp_path / "w.safetensors", tmp_path / "new" / "e.json"
     save_weights(weights, model, s, card)
@@ -1042,9 +1052,9 @@ def test_judge_compares_photographs_with_as_many_real_ones(command, tmp_path, mo
     splits, weights, report = fake_cifar10(monkeypatch), colour(tmp_path / "w"), tmp_path / "new" / "j.json"
     torch.manual_seed(3)
     classifier = Classifier(8, 3, 3, width=2, features=4, residual=True).eval()
-    monkeypatch.setattr(cli, "shipped", lambda name: Path(name))
-    monkeypatch.setattr(cli, "load_classifier", lambda path: {Path("cifar10-judge"): classifier}[path])
-    monkeypatch.setattr(cli, "AT_ONCE", 5 * 64)  # 5 images of 8 x 8 pixels
+    monkeypatch.setattr(commands.judge, "shipped", lambda name: Path(name))
+    monkeypatch.setattr(commands.judge, "load_classifier", lambda path: {Path("cifar10-judge"): classifier}[path])
+    monkeypatch.setattr(commands.sample, "AT_ONCE", 5 * 64)  # 5 images of 8 x 8 pixels
     flags = ["--n", 12, "--steps", 3, "--seed", 4, "--json", report, "--pairs", tmp_path / "p.png"]
     status, printed, _ = command("judge", "--weights", weights, *flags)
     model, s, card = load_weights(weights)
@@ -1085,10 +1095,10 @@ def test_judge_compares_photographs_with_as_many_real_ones(command, tmp_path, mo
 def test_the_network_sees_no_more_images_at_once_than_memory_allows(tmp_path, monkeypatch, at_once, sizes):
     model, seen = load_weights(small(tmp_path / "w", "labels"))[0], []
     model.register_forward_pre_hook(lambda _, inputs: seen.append([len(x) for x in inputs]))
-    monkeypatch.setattr(cli, "AT_ONCE", at_once)
+    monkeypatch.setattr(commands.sample, "AT_ONCE", at_once)
     xt, t, y = torch.randn(12, 1, 8, 8), torch.arange(12) % 6 + 1, torch.arange(12) % 11
     with torch.no_grad():
-        got = cli.in_parts(model)(xt, t, y)
+        got = commands.sample.in_parts(model)(xt, t, y)
         assert seen == [[n, n, n] for n in sizes]
         torch.testing.assert_close(got, model(xt, t, y))
 
@@ -1184,7 +1194,7 @@ def test_help_shows_an_example_that_works(command, name):
     assert status == 0
     example = printed.split("example:\n")[1].strip()
     assert example.startswith(f"python -m ddpm_edu {name} ")
-    assert cli.parser().parse_args(example.split()[3:]).command == name
+    assert commands.flags.parser().parse_args(example.split()[3:]).command == name
     assert status == 0 and f"{name} " in command("--help")[1]
 
 
@@ -1259,9 +1269,11 @@ def test_no_right_to_write_is_found_before_the_work(refused, trained, tmp_path, 
     def work(*_, **__):
         raise AssertionError("the work began")
 
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", denied)
-    for function in ("train", "ancestral", "eps_mse", "bounds"):
-        monkeypatch.setattr(cli, function, work)
+    monkeypatch.setattr(commands.files.tempfile, "TemporaryFile", denied)
+    work_of = {commands.train: ["train"], commands.sample: ["ancestral"], commands.evaluate: ["eps_mse", "bounds"]}
+    for module, functions in work_of.items():
+        for function in functions:
+            monkeypatch.setattr(module, function, work)
     weights, target = trained / "weights.safetensors", tmp_path / "out"
     flag, arguments = {
         "train": ("--out", ["--out", target]),

@@ -15,7 +15,7 @@ import torch
 from tiny_run import NETWORK, config, images
 
 from ddpm_edu import __main__ as cli
-from ddpm_edu import data, distributed
+from ddpm_edu import commands, data, distributed
 from ddpm_edu.checkpoint import load_checkpoint, save_checkpoint
 from ddpm_edu.training import State, gradient, train
 
@@ -155,7 +155,7 @@ def digits(monkeypatch):
 
 
 def test_two_ranks_write_what_one_writes_and_one_goes_on_with_it(tmp_path, monkeypatch, capsys, digits):
-    monkeypatch.setattr(cli, "LOG_EVERY", 2)
+    monkeypatch.setattr(commands.train, "LOG_EVERY", 2)
     flags = ["train", "--steps", "7", "--batch", "8"]
 
     def begin(rank: int) -> int:
@@ -191,8 +191,8 @@ def test_two_ranks_write_what_one_writes_and_one_goes_on_with_it(tmp_path, monke
 
 def test_a_signal_to_one_rank_stops_all_with_everything_written(tmp_path, monkeypatch, digits):
     def work(rank: int) -> int:
-        original = cli.log_line
-        monkeypatch.setattr(cli, "LOG_EVERY", 1)
+        original = commands.train.log_line
+        monkeypatch.setattr(commands.train, "LOG_EVERY", 1)
 
         def log_line(state, records, seconds):
             if rank == 1 and state.step == 3:
@@ -204,9 +204,9 @@ def test_a_signal_to_one_rank_stops_all_with_everything_written(tmp_path, monkey
             time.sleep(0.5)
             saving(*args)
 
-        saving = cli.save_weights
-        monkeypatch.setattr(cli, "log_line", log_line)
-        monkeypatch.setattr(cli, "save_weights", save_weights)
+        saving = commands.train.save_weights
+        monkeypatch.setattr(commands.train, "log_line", log_line)
+        monkeypatch.setattr(commands.train, "save_weights", save_weights)
         status = cli.main(["train", "--steps", "1000", "--batch", "4", "--out", str(tmp_path / "run")])
         if not (tmp_path / "run" / "weights.safetensors").exists():
             return 3  # torchrun would end rank 0 while it writes
@@ -238,7 +238,7 @@ def test_what_one_rank_alone_knows_is_said_by_it(as_rank, tmp_path, capsys):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "start_or_resume", no_memory)
+        patch.setattr(commands.train, "start_or_resume", no_memory)
         assert cli.main(["train", "--out", str(tmp_path / "run")]) == 2
     assert cli.NO_MEMORY in capsys.readouterr().err
 
@@ -246,12 +246,12 @@ def test_what_one_rank_alone_knows_is_said_by_it(as_rank, tmp_path, capsys):
 def test_more_processes_than_gpus_are_refused(as_rank, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert cli.device() == "cuda:0"
+    assert distributed.device() == "cuda:0"
     as_rank(1, 3)
-    assert cli.device() == "cuda:1"
+    assert distributed.device() == "cuda:1"
     as_rank(2, 3)
     with pytest.raises(ValueError, match="torchrun: expected at most 2 processes, one for each GPU"):
-        cli.device()
+        distributed.device()
 
 
 def children_of(process: int) -> list[int]:
@@ -269,7 +269,8 @@ def test_a_killed_rank_ends_the_job_with_a_clear_message_and_a_whole_checkpoint(
     """With the real torchrun. Two processes begin, one is killed, and one process goes on from what they wrote."""
     script = tmp_path / "often.py"
     script.write_text(
-        "import sys\nfrom ddpm_edu import __main__ as cli\ncli.SAVE_EVERY = 0.0\nsys.exit(cli.main(sys.argv[1:]))\n"
+        "import sys\nfrom ddpm_edu import __main__ as cli, commands\ncommands.train.SAVE_EVERY = 0.0\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     out = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_edu import __main__ as cli
-from ddpm_edu import interchange, schedules
+from ddpm_edu import interchange, presets, schedules
 from ddpm_edu.checkpoint import load_weights, save_weights, shipped
 from ddpm_edu.interchange import load_diffusers, save_diffusers
 from ddpm_edu.unet import UNet
@@ -120,7 +120,7 @@ def test_diffusers_opens_our_folder_and_computes_the_same(diffusers, tmp_path, n
 @pytest.mark.parametrize("preset", ["cifar10-laptop", "cifar10-h100", "cifar10-paper"])
 def test_the_networks_of_the_cifar10_presets_go_out_and_come_back(diffusers, tmp_path, preset):
     """Names and shapes are those of diffusers' network, and weights, schedule and arguments those that went out."""
-    config = cli.preset(preset)
+    config = presets.preset(preset)
     with torch.device("meta"):
         theirs = diffusers.UNet2DModel(**interchange._config(UNet(**config.network)))
     model = UNet(**config.network)

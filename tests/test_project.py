@@ -48,6 +48,8 @@ ARROWS = {
     "exercises": MATHS,
     "checks": {"exercises"},
     "bugs": {"checks", "evaluate", "exact", "guidance", "mlp", "training"},
+    "presets": {"training"},
+    "commands": {"evaluate", "guidance", "interchange", "metrics", "plotting", "presets", "trajectory"},
 }
 EVERYTHING = {"__init__": set(), "__main__": set(ARROWS)}
 
@@ -79,6 +81,14 @@ def test_constraints_pin_each_direct_dependency_to_one_version():
 
 def test_python_is_3_11_or_newer():
     assert PROJECT["requires-python"] == ">=3.11"
+
+
+def test_an_installed_package_holds_every_folder_and_the_files_that_it_reads():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = ["ddpm_edu", *(f"ddpm_edu.{path.parent.name}" for path in sorted(PACKAGE.glob("*/__init__.py")))]
+    assert setuptools["packages"] == folders
+    assert setuptools["package-data"]["ddpm_edu.presets"] == ["*.json"]
+    assert setuptools["package-data"]["ddpm_edu.widgets"] == ["*.js"]
 
 
 # Modules
@@ -150,9 +160,8 @@ def undocumented(tree: ast.Module) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "module", sorted(set(MODULES) - {"__main__"})
-)  # a command line: its --help is its documentation
+# Of the command line --help is the documentation
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__main__", "commands"}))
 def test_what_is_public_has_a_docstring(module):
     assert undocumented(MODULES[module]) == []
 

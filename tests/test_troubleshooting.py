@@ -11,7 +11,7 @@ from pathlib import Path
 import course
 import pytest
 
-from ddpm_edu import __main__ as cli
+from ddpm_edu.commands.flags import parser
 
 PAGE = (course.ROOT / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^ *```sh\n(.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL)
@@ -30,7 +30,7 @@ SYMPTOMS = [
 ]
 MESSAGES = {
     "Python 3.11 or newer is needed": "Makefile",
-    "Not enough memory for this batch at once": "ddpm_edu/__main__.py",
+    "Not enough memory for this batch at once": "ddpm_edu/commands/train.py",
     "not enough memory": "ddpm_edu/__main__.py",
     "no browser: none of": "tests/headless.py",
     "Kernel died": Path(importlib.util.find_spec("nbclient").origin).with_name("client.py"),
@@ -80,7 +80,7 @@ def test_a_command_exists(command):
         if "--help" in arguments:
             assert "usage" in run(*arguments).lower()
         else:
-            cli.parser().parse_args(arguments[2:])
+            parser().parse_args(arguments[2:])
     elif arguments[0] == "-m":
         assert importlib.util.find_spec(arguments[1])
     elif arguments[0] in ("-c", "--version"):

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from ddpm_edu import __main__ as cli
-from ddpm_edu import data, gaussian, trajectory
+from ddpm_edu import data, gaussian, presets, trajectory
 from ddpm_edu.checkpoint import SHIPPED, load_weights, shipped, shipped_names, tensor_hash
 from ddpm_edu.classifier import RECIPES, accuracy, load_classifier
 
@@ -75,7 +75,7 @@ def test_the_readme_says_what_the_file_says(name):
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS.items())
 def test_the_readme_names_the_command_that_makes_them(name, preset):
-    card, config = json.loads(metadata_of(name)["card"]), cli.preset(preset)
+    card, config = json.loads(metadata_of(name)["card"]), presets.preset(preset)
     command = f"python -m ddpm_edu train --preset {preset} --threads {card['threads']} --out runs/{preset}"
     assert command in section(name)
     made_with = {key: value for key, value in config.to_dict().items() if key not in ("network", "schedule")}
@@ -89,7 +89,7 @@ def test_the_readme_names_the_command_that_makes_them(name, preset):
 def test_the_readme_names_the_commands_that_make_those_for_cifar10():
     """Those commands are of one run, whatever preset it had, that may have planned for fewer steps than the preset."""
     text, card = section("cifar10"), json.loads(metadata_of("cifar10")["card"])
-    out, config = f"runs/{card['preset']}", cli.preset(card["preset"])
+    out, config = f"runs/{card['preset']}", presets.preset(card["preset"])
     planned = re.search(
         rf"python -m ddpm_edu train --preset {card['preset']} (?:--steps (\d+) )?--threads \d+ --out {out}\n", text
     )

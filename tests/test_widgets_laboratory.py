@@ -18,7 +18,7 @@ from ipywidgets.widgets import widget
 from PIL import Image
 
 from ddpm_edu import __main__ as command_line
-from ddpm_edu import plotting, sampling, schedules, widgets
+from ddpm_edu import commands, plotting, sampling, schedules, widgets
 from ddpm_edu.exact import Mixture
 from ddpm_edu.widgets import generated, laboratory
 from ddpm_edu.widgets.laboratory import FAMILIES, LENGTHS, START, TOUR, Choice, choice
@@ -159,7 +159,7 @@ def test_the_line_of_python_and_the_json_rebuild_the_schedule(chosen, tmp_path):
     assert torch.equal(names["s"].beta, want)
     file = tmp_path / "schedule_A.json"
     file.write_text(schedules.to_json(names["s"]), encoding="utf-8")
-    assert torch.equal(command_line.read_schedule(file).beta, want)
+    assert torch.equal(commands.train.read_schedule(file).beta, want)
 
 
 def test_the_exported_file_trains(tmp_path):
