@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import chromium
 import course
 import headless
 import pytest
@@ -21,13 +22,13 @@ def diffusers():
 @pytest.fixture(scope="module")
 def browser():
     """A Chromium without a window."""
-    executable = headless.chromium()
+    executable = headless.executable()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         headless.missing("no playwright: pip install -e .[test]")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=headless.CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=executable, args=chromium.FLAGS)
         yield browser
         browser.close()
 
@@ -38,26 +39,7 @@ def lab(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("lab")
     for folder in ("notebooks", "images"):
         shutil.copytree(course.ROOT / folder, tmp_path / "course" / folder)
-    settings = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    port = headless.free_port()
-    flags = [
-        "--no-browser",
-        "--allow-root",
-        "--ip=127.0.0.1",
-        f"--port={port}",
-        "--ServerApp.port_retries=0",
-        "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={tmp_path / 'course'}",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--expose-app-in-browser",
-    ]
-    environment = {
-        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
-    }
-    with headless.serving(port, "jupyterlab", *flags, home=tmp_path, **environment) as address:
+    with chromium.jupyterlab(tmp_path) as address:
         yield address
 
 

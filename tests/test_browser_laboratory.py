@@ -35,7 +35,7 @@ from sliders import (
 
 from ddpm_edu import elbo, plotting, schedules, widgets
 from ddpm_edu.schedules import Schedule
-from ddpm_edu.widgets import generated, laboratory
+from ddpm_edu.widgets import comparison, families, generated
 
 CHAPTER = course.ROOT / "notebooks" / "explore_schedules.ipynb"
 [CELL] = [place for place, cell in enumerate(course.read(CHAPTER).cells) if notebook.has_slider(cell)]
@@ -448,15 +448,15 @@ def test_json_is_loaded_from_a_file_and_the_same_file_again(page, tmp_path):
 
 
 def test_the_tour_sets_the_controls_and_tells_its_story(page):
-    buttons = [button(page, f"{place}. {stop.name}") for place, stop in enumerate(laboratory.TOUR, 1)]
+    buttons = [button(page, f"{place}. {stop.name}") for place, stop in enumerate(comparison.TOUR, 1)]
     buttons[0].focus()
-    for place, (here, stop) in enumerate(zip(buttons, laboratory.TOUR, strict=True), 1):
+    for place, (here, stop) in enumerate(zip(buttons, comparison.TOUR, strict=True), 1):
         assert is_focused(here)
         page.keyboard.press("Enter")
         expect(page.locator(".widget-html", has_text=stop.text)).to_be_visible(timeout=PATIENCE)
         for which, chosen in (("A", stop.A), ("B", stop.B)):
-            has_controls_of(page, which, laboratory.NAMES.get(chosen.family, chosen.family))
-            assert torch.equal(check(page, which).beta, laboratory.schedule(chosen).beta)
+            has_controls_of(page, which, families.NAMES.get(chosen.family, chosen.family))
+            assert torch.equal(check(page, which).beta, families.schedule(chosen).beta)
         assert (controls(page)["steps"], controls(page)["variance"]) == (stop.steps, "β̃")
         check_density(page)
         take_pictures(page, f"tour-{place}")

@@ -21,7 +21,7 @@ from readouts import READOUTS
 import ddpm_edu
 from ddpm_edu import plotting
 
-LECTURES = slides.lectures()
+LECTURES = course.lectures()
 SMALLEST = 14 * 96 / 72  # 14 pt in pixels of a slide
 FIGURE_TEXT = 11  # pt, at the resolution below: plotting.STYLE
 IN_A_FIGURE = FIGURE_TEXT * plotting.STYLE["figure.dpi"] / 72  # its height in the pixels of the picture
@@ -126,13 +126,13 @@ def test_a_bad_chapter_gets_one_clear_line():
 @pytest.mark.parametrize("chapter", ["", "0", "3", "03_forward", "solutions"])
 def test_a_part_of_a_name_is_no_chapter(chapter):
     with pytest.raises(SystemExit, match="^CHAPTER: expected one of"):
-        slides.chosen(chapter, LECTURES)
+        course.chosen(chapter, LECTURES)
 
 
 def test_a_chapter_is_chosen_by_number_or_name():
-    assert slides.chosen("03", LECTURES).name == "03_forward_process.ipynb"
-    assert slides.chosen("03_forward_process", LECTURES).name == "03_forward_process.ipynb"
-    assert slides.chosen("break_it", LECTURES).name == "break_it.ipynb"
+    assert course.chosen("03", LECTURES).name == "03_forward_process.ipynb"
+    assert course.chosen("03_forward_process", LECTURES).name == "03_forward_process.ipynb"
+    assert course.chosen("break_it", LECTURES).name == "break_it.ipynb"
 
 
 def test_what_is_vendored_has_its_licence_beside_it_and_is_small():
@@ -387,7 +387,7 @@ def test_every_slider_of_a_deck_moves_its_text_and_its_picture(page, folder, pat
 
 
 def test_the_keys_go_back_to_the_slides_when_the_hand_lets_go_or_at_escape(page, folder):
-    [panel] = panels_of(page, folder, slides.chosen("04", LECTURES))
+    [panel] = panels_of(page, folder, course.chosen("04", LECTURES))
     panel.show()
     at = page.evaluate("() => Reveal.getSlidePastCount()")
     box = panel.sliders[0].bounding_box()

@@ -3,12 +3,13 @@
 import importlib.util
 import subprocess
 
+import chromium
 import course
 import headless
 import lab
 import pytest
 
-from ddpm_edu.widgets import laboratory
+from ddpm_edu.widgets import comparison, families
 
 PATIENCE = 120_000  # milliseconds: the server starts a kernel, which imports torch
 OWN_ICONS = "fontawesome"  # Voila's page asks for an icon font, and does without where there is no internet connection
@@ -20,9 +21,9 @@ def address(tmp_path_factory):
     """Where Voila shows the laboratory."""
     if importlib.util.find_spec("voila") is None:
         headless.missing("no voila: pip install -c constraints.txt -e '.[voila]'")
-    port = headless.free_port()
+    port = chromium.free_port()
     flags = ["--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", lab.LABORATORY]
-    with headless.serving(port, "voila", *flags, home=tmp_path_factory.mktemp("voila")) as address:
+    with chromium.serving(port, "voila", *flags, home=tmp_path_factory.mktemp("voila")) as address:
         yield f"{address}/"
 
 
@@ -52,30 +53,30 @@ def wait_for_text(page, *wanted: str) -> None:
         page.locator(TEXT, has_text=text).wait_for(timeout=PATIENCE)
 
 
-def kl(chosen: dict[str, laboratory.Choice], steps: int | str) -> str:
+def kl(chosen: dict[str, families.Choice], steps: int | str) -> str:
     """What the package says of the generated densities."""
-    return ". ".join(laboratory.densities(chosen, steps, "β̃")["kl"].values())
+    return ". ".join(comparison.densities(chosen, steps, "β̃")["kl"].values())
 
 
 def test_the_laboratory_opens_without_code_and_a_key_moves_it(page):
-    start = laboratory.START
-    wait_for_text(page, laboratory.views(start["A"])["readout"], kl(start, "T"))
+    start = families.START
+    wait_for_text(page, comparison.views(start["A"])["readout"], kl(start, "T"))
     assert page.locator(".jp-CodeCell .highlight").count() == 0
     assert "schedule_laboratory" not in page.locator("body").inner_text()
     picture = page.locator(VIEW).screenshot()
     page.locator(".ddpm-slider-laboratory").nth(1).locator(".noUi-handle").focus()
     page.keyboard.press("Home")
-    short = laboratory.choice("linear", laboratory.LENGTHS[0])
-    wait_for_text(page, laboratory.views(short)["readout"], kl({**start, "A": short}, "T"))
+    short = families.choice("linear", families.LENGTHS[0])
+    wait_for_text(page, comparison.views(short)["readout"], kl({**start, "A": short}, "T"))
     assert page.locator(VIEW).screenshot() != picture
 
 
 def test_a_button_of_the_tour_sets_both_schedules_and_generates_their_densities(page):
-    stop = laboratory.TOUR[4]
+    stop = comparison.TOUR[4]
     page.get_by_role("button", name=f"5. {stop.name}", exact=True).click()
     page.locator(".widget-html", has_text=stop.text).wait_for(timeout=PATIENCE)
     both = {"A": stop.A, "B": stop.B}
-    wait_for_text(page, *(laboratory.views(one)["readout"] for one in both.values()), kl(both, stop.steps))
+    wait_for_text(page, *(comparison.views(one)["readout"] for one in both.values()), kl(both, stop.steps))
     headless.take_picture(page, "laboratory-voila")
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 from ddpm_edu import __main__ as command_line
 from ddpm_edu import commands, plotting, sampling, schedules, widgets
 from ddpm_edu.exact import Mixture
-from ddpm_edu.widgets import generated, laboratory
-from ddpm_edu.widgets.laboratory import FAMILIES, LENGTHS, START, TOUR, Choice, choice
+from ddpm_edu.widgets import comparison, families, generated, laboratory
+from ddpm_edu.widgets.comparison import TOUR
+from ddpm_edu.widgets.families import FAMILIES, LENGTHS, START, Choice, choice
 from ddpm_edu.widgets.prefetch import Prefetch, short
 
 KNOTS = (40.0, 25.0, 12.0, 0.0, -12.0, -25.0, -40.0)
@@ -71,7 +72,7 @@ CASES = [
 def test_curves_are_what_their_titles_say(family, T, values):
     chosen = choice(family, T, **values)
     named = {one.name: value for one, value in zip(FAMILIES[family][1], chosen.values, strict=True)}
-    data = laboratory.views(chosen)
+    data = comparison.views(chosen)
     beta = betas(family, T, named)
     if np.log1p(-beta).sum() < -700:  # alpha_bar underflows
         assert data["problem"].startswith("alpha_bar: expected to fall at every step")
@@ -94,8 +95,8 @@ def test_curves_are_what_their_titles_say(family, T, values):
         np.log10(weight / weight.mean()),
         alpha_bar / 3 / (alpha_bar / 3 + noise),
     ]
-    assert len(want) == len(data["y"]) == len(laboratory.VIEWS)
-    for view, got, y in zip(laboratory.VIEWS, data["y"], want, strict=True):
+    assert len(want) == len(data["y"]) == len(comparison.VIEWS)
+    for view, got, y in zip(comparison.VIEWS, data["y"], want, strict=True):
         np.testing.assert_allclose(got, y[at - 1], rtol=1e-5, atol=2e-4, err_msg=view.title)
     for t, signal, rest in data["strip"]:
         kept = 1.0 if t == 0 else alpha_bar[t - 1]
@@ -110,24 +111,24 @@ def test_curves_are_what_their_titles_say(family, T, values):
 
 
 def test_a_curve_s_values_are_inside_the_drawing_for_the_paper_s_schedule():
-    data = laboratory.views(choice("linear"))
-    for view, y in zip(laboratory.VIEWS, data["y"], strict=True):
+    data = comparison.views(choice("linear"))
+    for view, y in zip(comparison.VIEWS, data["y"], strict=True):
         assert view.ylim[0] <= min(y) and max(y) <= view.ylim[1], view.title
 
 
 def test_a_drawn_schedule_goes_through_its_knots_and_straight_between_them():
-    s = laboratory.drawn_schedule(601, KNOTS)
+    s = families.drawn_schedule(601, KNOTS)
     db = 10 * np.log10(s.snr.numpy()[1:])
     np.testing.assert_allclose(db[::100], KNOTS, atol=1e-8)
     np.testing.assert_allclose(np.diff(db[:101]), -15 / 100, atol=1e-8)
-    data = laboratory.views(replace(Choice(), family="drawn", T=601, knots=KNOTS))
-    assert data["knots"] == list(KNOTS) and laboratory.views(START["A"])["knots"] is None
+    data = comparison.views(replace(Choice(), family="drawn", T=601, knots=KNOTS))
+    assert data["knots"] == list(KNOTS) and comparison.views(START["A"])["knots"] is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_drawing_goes_on_from_the_curve_that_was_there(family):
-    knots = laboratory.knots_of(replace(choice(family), knots=KNOTS))
-    db = 10 * np.log10(laboratory.schedule(replace(choice(family), knots=KNOTS)).snr.numpy()[1:])
+    knots = families.knots_of(replace(choice(family), knots=KNOTS))
+    db = 10 * np.log10(families.schedule(replace(choice(family), knots=KNOTS)).snr.numpy()[1:])
     assert all(later <= earlier - 1 for earlier, later in itertools.pairwise(knots))
     np.testing.assert_allclose(
         knots, np.interp(np.arange(7) / 6, np.linspace(0, 1, len(db)), db).clip(-80, 60), atol=0.51
@@ -135,10 +136,10 @@ def test_drawing_goes_on_from_the_curve_that_was_there(family):
 
 
 def test_knots_of_a_steep_end_stay_apart_and_inside():
-    steep = laboratory.knots_of(choice("linear", 1000, beta_T=0.3))
+    steep = families.knots_of(choice("linear", 1000, beta_T=0.3))
     assert steep[-1] >= -80 and all(a - b >= 1 for a, b in itertools.pairwise(steep))
-    assert laboratory.schedule(replace(Choice(), family="drawn", knots=steep)).T == 1000
-    assert laboratory.knots_of(replace(Choice(), family="JSON", text="{")) is None
+    assert families.schedule(replace(Choice(), family="drawn", knots=steep)).T == 1000
+    assert families.knots_of(replace(Choice(), family="JSON", text="{")) is None
 
 
 # What can be taken away
@@ -147,15 +148,15 @@ def test_knots_of_a_steep_end_stay_apart_and_inside():
 @pytest.mark.parametrize("chosen", [choice(family, 100) for family in FAMILIES], ids=lambda one: one.family)
 def test_the_line_of_python_and_the_json_rebuild_the_schedule(chosen, tmp_path):
     chosen = replace(chosen, knots=KNOTS)
-    want = laboratory.schedule(chosen).beta
-    line = laboratory.views(chosen)["python"]
+    want = families.schedule(chosen).beta
+    line = comparison.views(chosen)["python"]
     assert "\n" not in line
     names = {}
     exec(line, names)
     assert torch.equal(names["s"].beta, want)
     again = replace(Choice(), family="JSON", text=schedules.to_json(names["s"]))
-    assert torch.equal(laboratory.schedule(again).beta, want)
-    exec(laboratory.as_python(again), names)
+    assert torch.equal(families.schedule(again).beta, want)
+    exec(families.as_python(again), names)
     assert torch.equal(names["s"].beta, want)
     file = tmp_path / "schedule_A.json"
     file.write_text(schedules.to_json(names["s"]), encoding="utf-8")
@@ -201,10 +202,10 @@ def test_the_exported_file_trains(tmp_path):
     ],
 )
 def test_bad_input_is_told_in_one_line(chosen, problem):
-    data = laboratory.views(chosen)
+    data = comparison.views(chosen)
     assert data["problem"].startswith(problem) and "\n" not in data["problem"]
     assert set(data) == {"problem", "verdict", "knots"} and not data["verdict"]["good"]
-    drawn = laboratory.densities({"A": chosen, "B": choice("linear", 5)}, "T", "β")
+    drawn = comparison.densities({"A": chosen, "B": choice("linear", 5)}, "T", "β")
     assert "A" not in drawn and list(drawn["kl"]) == ["B"]
 
 
@@ -336,7 +337,7 @@ def test_the_data_of_the_density_are_a_mixture_with_the_second_moment_of_pixels(
 @pytest.mark.parametrize("steps", [1, 2, 5, 100, 1000])
 def test_a_generated_density_has_mass_one_and_a_KL_that_is_not_negative(steps):
     for family in ("linear", "cosine", "log_snr_linear"):
-        got = generated.generated(laboratory.schedule(choice(family)), steps, "β̃")
+        got = generated.generated(families.schedule(choice(family)), steps, "β̃")
         assert (got.density * np.diff(generated.EDGES)).sum() == pytest.approx(
             1, abs=2e-3
         ) and got.density.min() > -1e-6
@@ -364,7 +365,7 @@ def test_generated_refuses_other_steps_and_variances(steps, variance, message):
 
 
 def test_densities_take_at_most_T_steps_and_print_their_KL():
-    drawn = laboratory.densities({"A": choice("linear", 50), "B": choice("linear", 5)}, 20, "β̃")
+    drawn = comparison.densities({"A": choice("linear", 50), "B": choice("linear", 5)}, 20, "β̃")
     kl = [generated.generated(schedules.linear(T), n, "β̃").kl for T, n in ((50, 20), (5, 5))]
     assert drawn["kl"]["A"] == f"A: KL {kl[0]:.2g} nats in 20 steps"
     assert drawn["kl"]["B"] == f"B: KL {kl[1]:.2g} nats in 5 steps"
@@ -378,9 +379,9 @@ def stop(name):
     [one] = [one for one in TOUR if one.name == name]
     results = {}
     for which in ("A", "B"):
-        s = laboratory.schedule(getattr(one, which))
+        s = families.schedule(getattr(one, which))
         steps = s.T if one.steps == "T" else one.steps
-        results[which] = (s, generated.generated(s, steps, "β̃").kl, laboratory.views(getattr(one, which)))
+        results[which] = (s, generated.generated(s, steps, "β̃").kl, comparison.views(getattr(one, which)))
     return results["A"], results["B"]
 
 
@@ -404,9 +405,9 @@ def test_tour_cosine_unclipped():
     weights = [s.beta[1:] / (2 * s.alpha[1:] * (1 - s.alpha_bar[1:])) for s in (a, b)]
     assert f"{100 * weights[0][-1] / weights[0].sum():.0f}" == "97"
     assert 1e7 < weights[1][-1] / weights[1][:-1].sum() < 1e8  # tens of millions
-    drawing = laboratory.VIEWS[laboratory.WEIGHT_VIEW]
-    assert max(view_b["y"][laboratory.WEIGHT_VIEW][:-1]) < drawing.ylim[0]  # they drop out of the drawing
-    assert min(view_a["y"][laboratory.WEIGHT_VIEW]) > drawing.ylim[0]
+    drawing = comparison.VIEWS[comparison.WEIGHT_VIEW]
+    assert max(view_b["y"][comparison.WEIGHT_VIEW][:-1]) < drawing.ylim[0]  # they drop out of the drawing
+    assert min(view_a["y"][comparison.WEIGHT_VIEW]) > drawing.ylim[0]
 
 
 def test_tour_constant():
@@ -494,7 +495,7 @@ def test_every_slider_redraws_its_schedule_at_minimum_middle_and_maximum():
                 assert not slider.disabled and shown[0] != shown[1] != shown[2], (label, slider.description)
             values = tuple(slider.value for slider in sliders_of(box)[2:])
             want = Choice(key, sliders_of(box)[1].value, values, tuple(view.shown(name)["knots"] or KNOTS))
-            assert view.shown(name) == laboratory.views(want)
+            assert view.shown(name) == comparison.views(want)
 
 
 def test_only_the_schedule_that_moved_is_drawn_anew():
@@ -526,7 +527,7 @@ def test_the_browser_gets_states_ahead_and_draws_them_itself():
     assert len(sent[1]["states"]) > 0
     for place, state in sent[0]["states"] + sent[1]["states"]:
         T, beta_1, beta_T = (controls["A"][label].options[k] for label, k in zip(labels, place, strict=True))
-        assert state == short(laboratory.views(choice("linear", T, beta_1=beta_1[1], beta_T=beta_T[1])))
+        assert state == short(comparison.views(choice("linear", T, beta_1=beta_1[1], beta_T=beta_T[1])))
     assert list(sent[0]["states"][0][0]) == at
     before = view.shown("A")
     controls["A"]["T"].value = 10
@@ -534,7 +535,7 @@ def test_the_browser_gets_states_ahead_and_draws_them_itself():
     view.asked += 1
     assert view.density["kl"]["A"].endswith("in 10 steps")
     controls["A"]["schedule"].value = "cosine"
-    assert view.shown("A") == laboratory.views(choice("cosine", 10))
+    assert view.shown("A") == comparison.views(choice("cosine", 10))
 
 
 def test_the_density_is_computed_when_the_browser_asks():
@@ -543,7 +544,7 @@ def test_the_density_is_computed_when_the_browser_asks():
     controls["sampler"]["steps"].value = 5
     assert view.density == {}
     view.asked += 1
-    want = laboratory.densities({"A": choice("linear", 10), "B": START["B"]}, 5, "β̃")
+    want = comparison.densities({"A": choice("linear", 10), "B": START["B"]}, 5, "β̃")
     assert view.density == {**want, "asked": 1}
     view.asked += 1
     assert view.density == {**want, "asked": 2}  # the browser waits for an answer, which must not be the same
@@ -551,9 +552,9 @@ def test_the_density_is_computed_when_the_browser_asks():
 
 def test_a_density_says_what_it_belongs_to():
     good, bad = choice("linear", 10), choice("constant", 1000, beta=0.8)
-    of = laboratory.densities({"A": good, "B": bad}, 5, "β")["of"]
-    assert of["A"] == laboratory.views(good)["python"] and of["B"] == laboratory.views(bad)["problem"]
-    assert of["sampler"] == laboratory.settings(5, "β")["text"]
+    of = comparison.densities({"A": good, "B": bad}, 5, "β")["of"]
+    assert of["A"] == comparison.views(good)["python"] and of["B"] == comparison.views(bad)["problem"]
+    assert of["sampler"] == comparison.settings(5, "β")["text"]
 
 
 def test_controls_are_made_once_though_two_threads_ask_for_them(monkeypatch):
@@ -578,12 +579,12 @@ def test_controls_are_made_once_though_two_threads_ask_for_them(monkeypatch):
 def test_knots_that_were_moved_in_the_browser_draw():
     _panel, view, controls = laboratory_of()
     controls["A"]["schedule"].value = "drawn"
-    assert view.shown("A")["knots"] == list(laboratory.knots_of(START["A"]))
+    assert view.shown("A")["knots"] == list(families.knots_of(START["A"]))
     moved = [50, 25, 12, 0, -12, -25, -40]
     view.knots_a = moved
-    assert view.shown("A") == laboratory.views(replace(START["A"], family="drawn", values=(), knots=tuple(moved)))
+    assert view.shown("A") == comparison.views(replace(START["A"], family="drawn", values=(), knots=tuple(moved)))
     view.knots_b = moved  # of a schedule that is not drawn by hand: kept, nothing drawn
-    assert view.shown("B") == laboratory.views(START["B"])
+    assert view.shown("B") == comparison.views(START["B"])
 
 
 @pytest.mark.parametrize("one", TOUR, ids=lambda one: one.name)
@@ -591,8 +592,8 @@ def test_a_stop_of_the_tour_sets_every_control_and_draws(one):
     panel, view, controls = laboratory_of()
     controls["B"]["schedule"].value = "JSON"
     press(panel, one.name)
-    assert (view.shown("A"), view.shown("B")) == (laboratory.views(one.A), laboratory.views(one.B))
-    assert view.density == {**laboratory.densities({"A": one.A, "B": one.B}, one.steps, "β̃"), "asked": 0}
+    assert (view.shown("A"), view.shown("B")) == (comparison.views(one.A), comparison.views(one.B))
+    assert view.density == {**comparison.densities({"A": one.A, "B": one.B}, one.steps, "β̃"), "asked": 0}
     assert one.text in panel.children[1].value
     a, b, sampler = panel.children[2].children
     for box, want in ((a, one.A), (b, one.B)):
@@ -642,7 +643,7 @@ def test_every_control_is_labelled_and_the_view_described():
             assert slider.description and slider.continuous_update
     assert all(button.description for button in panel.children[0].children)
     assert len(view.alt) > 100 and view.name == "laboratory"
-    assert [axis["title"] for axis in view.axes[:-1]] == [one.title for one in laboratory.VIEWS]
+    assert [axis["title"] for axis in view.axes[:-1]] == [one.title for one in comparison.VIEWS]
     assert set(view.looks) == {"A", "B"} and view.looks["A"][1] != view.looks["B"][1]
     assert {colour for colour, _ in view.looks.values()} <= set(plotting.COLOURS.values())
     picture = np.frombuffer(view.picture, np.uint8)
@@ -655,7 +656,7 @@ def test_the_panel_falls_back_to_a_picture_with_alt_text():
     data, metadata = panel._repr_mimebundle_()
     assert Image.open(io.BytesIO(data["image/png"])).size[0] > 800
     assert metadata["image/png"]["alt"] == data["text/plain"] == panel.alt
-    drawn = [laboratory.axes()[k]["says"] for k in laboratory.STILL]
+    drawn = [comparison.axes()[k]["says"] for k in laboratory.STILL]
     assert panel.alt == f"Two noise schedules and what follows from each: {'; '.join(drawn)}."
 
 
@@ -663,9 +664,9 @@ def test_a_state_takes_little_time():
     chosen = [choice("linear", 4000), choice("cosine", 4000), replace(Choice(), family="drawn", T=4000)]
     best = math.inf
     for _ in range(5):
-        laboratory.schedule.cache_clear()
+        families.schedule.cache_clear()
         start = time.process_time()
         for one in chosen:
-            laboratory.views(one)
+            comparison.views(one)
         best = min(best, (time.process_time() - start) / len(chosen))
     assert best < 0.05

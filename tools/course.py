@@ -42,6 +42,24 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     return sorted(folder.glob("*.ipynb")) + sorted((folder / "solutions").glob("*.ipynb"))
 
 
+def lectures() -> list[Path]:
+    """The notebooks with slides: all but the solutions."""
+    return [path for path in notebooks() if path.parent.name == "notebooks"]
+
+
+def chosen(chapter: str, paths: list[Path]) -> Path:
+    """The notebook with a number ("04") or a name ("break_it"); one line to stderr and the end where there is none."""
+    found = [path for path in paths if chapter in {path.stem, number(path)}]
+    if len(found) != 1:
+        sys.exit(f"CHAPTER: expected one of {', '.join(map(number, paths))}, got {chapter!r}")
+    return found[0]
+
+
+def number(path: Path) -> str:
+    """ "04", or the name of a notebook without a number."""
+    return path.stem.split("_")[0] if path.stem[0].isdigit() else path.stem
+
+
 def read(path: Path) -> NotebookNode:
     """The stored notebook."""
     return nbformat.read(path, as_version=4)

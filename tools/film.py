@@ -3,25 +3,17 @@
 python tools/make_images.py laboratory, about a minute on two CPU cores. Needs what `make test` installs, and Chromium.
 """
 
-import contextlib
 import io
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
+import chromium
 import course
 import PIL.Image
 
 try:
-    from playwright.sync_api import Page, sync_playwright
+    from playwright.sync_api import Browser, Page, sync_playwright
 except ImportError:
     sync_playwright = None
 
@@ -58,51 +50,28 @@ class NoBrowser(Exception):
 
 def shoot(path: Path) -> None:
     """Write the film as an animated WebP. NoBrowser without Chromium or playwright."""
-    executable = next(
-        (found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None
-    )
+    executable = chromium.find()
     if executable is None or sync_playwright is None:
         raise NoBrowser("no Chromium, or no playwright (pip install -e .[test])")
-    with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1240, "height": 1000})
-        page.goto(f"{address}/doc/tree/{NOTEBOOK.name}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=PATIENCE)
-        page.wait_for_function(IDLE, timeout=PATIENCE)
-        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_selector(".ddpm-view-laboratory canvas", timeout=PATIENCE)
-        frames = record(page)
-        browser.close()
+    with tempfile.TemporaryDirectory() as home:
+        (Path(home) / "course").mkdir()
+        shutil.copy(NOTEBOOK, Path(home) / "course")
+        with chromium.jupyterlab(Path(home)) as address, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=executable, args=chromium.FLAGS)
+            frames = film(browser, address)
+            browser.close()
     write(path, frames)
 
 
-@contextlib.contextmanager
-def jupyterlab(folder: Path) -> Iterator[str]:
-    """Address of a JupyterLab over a copy of the notebook, with settings of its own."""
-    (folder / "course").mkdir()
-    shutil.copy(NOTEBOOK, folder / "course")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
-    environment = {**os.environ, **{name: str(folder / name) for name in (*own, "IPYTHONDIR")}}
-    flags = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token="]
-    flags += [f"--ServerApp.root_dir={folder / 'course'}", "--expose-app-in-browser"]
-    flags += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *flags], env=environment, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            with contextlib.suppress(urllib.error.URLError):
-                urllib.request.urlopen(f"{address}/api/status", timeout=5).close()
-                break
-            if server.poll() is not None:
-                raise RuntimeError("JupyterLab ended")
-            time.sleep(0.25)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(20)
+def film(browser: "Browser", address: str) -> list[tuple[PIL.Image.Image, int]]:
+    """Open the laboratory and `record` it."""
+    page = browser.new_page(viewport={"width": 1240, "height": 1000})
+    page.goto(f"{address}/doc/tree/{NOTEBOOK.name}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=PATIENCE)
+    page.wait_for_function(IDLE, timeout=PATIENCE)
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_selector(".ddpm-view-laboratory canvas", timeout=PATIENCE)
+    return record(page)
 
 
 def record(page: "Page") -> list[tuple[PIL.Image.Image, int]]:

@@ -12,7 +12,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
-import slides
+import course
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = "notebooks/00_start_here.ipynb"
@@ -46,7 +46,7 @@ def command(notebook: str = FIRST) -> list[str]:
 
 def lecture(chapter: str) -> list[str]:
     """The command that opens a chapter ready to present; one line to stderr and the end if there is no such chapter."""
-    path = slides.chosen(chapter, slides.lectures())
+    path = course.chosen(chapter, course.lectures())
     print(HINT, flush=True)
     return command(path.relative_to(ROOT).as_posix())
 

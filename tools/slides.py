@@ -37,23 +37,6 @@ LINK = re.compile(r'<a href="(?![a-z]+:)([^"]*)"[^>]*>((?:(?!</a>).)*)</a>', re.
 ALONE = re.compile(rf"(?: ·|(?<=\.)) {LINK.pattern}(?=</p>)")  # at the end, and no part of a sentence
 
 
-def lectures() -> list[Path]:
-    """The notebooks with slides: all but the solutions."""
-    return [path for path in course.notebooks() if path.parent.name == "notebooks"]
-
-
-def chosen(chapter: str, paths: list[Path]) -> Path:
-    """The notebook with a number ("04") or a name ("break_it"); one line to stderr and the end where there is none."""
-    found = [path for path in paths if chapter in {path.stem, _number(path)}]
-    if len(found) != 1:
-        sys.exit(f"CHAPTER: expected one of {', '.join(map(_number, paths))}, got {chapter!r}")
-    return found[0]
-
-
-def _number(path: Path) -> str:
-    return path.stem.split("_")[0] if path.stem[0].isdigit() else path.stem
-
-
 def slide_type(cell: NotebookNode) -> str:
     """Slide type of a cell; one without goes where the cell before it went."""
     return cell.metadata.get("slideshow", {}).get("slide_type", "-")
@@ -157,7 +140,7 @@ def _deck(target: str) -> str:
 
 @functools.cache
 def _notebooks() -> set[Path]:
-    return {Path(path.name) for path in lectures()}
+    return {Path(path.name) for path in course.lectures()}
 
 
 def build(paths: list[Path], out: Path = OUT) -> None:
@@ -175,7 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the slides of every chapter, or of one.")
     parser.add_argument("chapter", nargs="?", help="04, or the name of an unnumbered notebook")
     arguments = parser.parse_args()
-    paths = lectures() if arguments.chapter is None else [chosen(arguments.chapter, lectures())]
+    paths = course.lectures() if arguments.chapter is None else [course.chosen(arguments.chapter, course.lectures())]
     build(paths)
     print(f"{len(paths)} deck{'s' if len(paths) > 1 else ''} in {OUT.relative_to(Path.cwd())}:")
     for path in paths:

@@ -4,10 +4,11 @@ A module for each topic; `panels` holds what they are put together from.
 """
 
 from ddpm_edu.widgets.bound import bound_curves, bound_slider
+from ddpm_edu.widgets.families import drawn_schedule
 from ddpm_edu.widgets.flow import flow_paths, flow_slider
 from ddpm_edu.widgets.forward import noise_slider, noised, schedule_curves, schedule_slider
 from ddpm_edu.widgets.guidance import guidance_slider, guided_digits
-from ddpm_edu.widgets.laboratory import drawn_schedule, schedule_laboratory
+from ddpm_edu.widgets.laboratory import schedule_laboratory
 from ddpm_edu.widgets.langevin import langevin_curves, langevin_slider, langevin_walkers
 from ddpm_edu.widgets.latent import elbo_curves, elbo_slider
 from ddpm_edu.widgets.likelihood import kl_curves, kl_slider
