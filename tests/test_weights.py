@@ -87,13 +87,13 @@ def test_the_readme_names_the_command_that_makes_them(name, preset):
 
 
 def test_the_readme_names_the_commands_that_make_those_for_cifar10():
-    """Those commands are of one run, whatever preset it had, that may have planned for fewer steps than the preset."""
+    """One run, whatever preset it had, that may have been stopped and gone on with: its last command planned enough."""
     text, card = section("cifar10"), json.loads(metadata_of("cifar10")["card"])
     out, config = f"runs/{card['preset']}", presets.preset(card["preset"])
-    planned = re.search(
-        rf"python -m ddpm_edu train --preset {card['preset']} (?:--steps (\d+) )?--threads \d+ --out {out}\n", text
-    )
-    assert card["steps"] <= int(planned[1] or config.steps)
+    flags = rf"(--preset {card['preset']}|--resume) (?:--steps (\d+) )?--threads \d+ --out {out}\b"
+    first, *later = re.findall(rf"^python -m ddpm_edu train {flags}", text, re.MULTILINE)
+    assert first[0] != "--resume" and {kind for kind, _ in later} <= {"--resume"}
+    assert card["steps"] <= int([first, *later][-1][1] or config.steps)
     assert f"export --weights {out}/weights.safetensors --out ddpm_edu/weights/cifar10.safetensors" in text
     assert f"trajectory --weights cifar10 --without-ema {out}/checkpoint.pt --out cifar10.trajectory.npz" in text
     made_with = {key: value for key, value in config.to_dict().items() if key not in ("network", "schedule", "steps")}
