@@ -16,7 +16,6 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.display import display
 from matplotlib import pyplot
-from nbformat import NotebookNode
 
 from ddpm_edu import checks
 
@@ -109,11 +108,6 @@ def _in_child(work: Callable[[], None]) -> set[str]:
         answer = json.loads(pipe.read() or '["the child died"]')
     os.waitpid(child, 0)
     return set(answer)
-
-
-def has_slider(cell: NotebookNode) -> bool:
-    """Is this a cell with a slider?"""
-    return "slider" in cell.metadata.get("tags", [])
 
 
 def red(results: list[checks.Result]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Sliders in a deck: what `alive` puts into the page is what the kernel would have drawn."""
+"""Sliders in a deck: what `alive` puts into the page is what a kernel draws of the same state."""
 
 import base64
 import gzip
@@ -55,7 +55,7 @@ def test_a_precomputed_picture_is_chosen_by_what_the_link_carries():
     ]
     assert got["states"] is None
     assert [base64.b64decode(png) for png in got["traits"]["frames"]] == panel.children[-1].frames
-    assert got["traits"]["alt"] == panel.alt
+    assert got["traits"]["alt"] == panel.alt and got["pictures"] == ["frames"]
 
 
 def test_a_link_from_the_index_of_a_choice_carries_the_index():
@@ -75,6 +75,12 @@ def test_a_link_from_the_index_of_a_choice_carries_the_index():
 )
 def test_thinned_lines_keep_the_start_both_ends_and_every_option(lines, starts, choices, most, expected):
     assert alive.thinned(lines, starts, choices, most) == expected
+
+
+@pytest.mark.parametrize(("lines", "choices"), [([[0, 1, 2, 3]], [True]), ([list(range(9)), [0, 1]], [False, True])])
+def test_too_many_choices_are_refused(lines, choices):
+    with pytest.raises(ValueError, match="choices: expected at most 3 states together"):
+        alive.thinned(lines, [line[0] for line in lines], choices, 3)
 
 
 def test_only_what_the_sliders_need_is_run(tmp_path):

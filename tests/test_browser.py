@@ -7,7 +7,6 @@ in test_browser_laboratory.py.
 
 import course
 import headless
-import notebook
 import pytest
 from nbformat import NotebookNode
 from readouts import READOUTS
@@ -30,7 +29,7 @@ CHAPTERS = [
     for path in course.notebooks()
     if path.parent.name == "notebooks"
     and path.stem != "explore_schedules"
-    and any(map(notebook.has_slider, course.code_cells(course.read(path))))
+    and any(map(course.has_slider, course.code_cells(course.read(path))))
 ]
 DRAWN = "cells => document.querySelectorAll('[class*=\"ddpm-view-\"]').length >= cells"
 PANELS = """() => {
@@ -46,15 +45,14 @@ def page(lab, browser, request):
     with opened(browser, lab, request.param.name) as page:
         page.evaluate(RUN_CELLS, _needed_by_sliders(cells))
         page.wait_for_function(IDLE, timeout=60 * SECOND)
-        page.wait_for_function(DRAWN, arg=sum(map(notebook.has_slider, cells)), timeout=PATIENCE)
+        page.wait_for_function(DRAWN, arg=sum(map(course.has_slider, cells)), timeout=PATIENCE)
         yield page
 
 
 def _needed_by_sliders(cells: list[NotebookNode]) -> list[int]:
     """Numbers of the cells that the sliders of a chapter need."""
     places = [place for place, cell in enumerate(cells) if cell.cell_type == "code"]
-    wanted = [number for number, place in enumerate(places) if notebook.has_slider(cells[place])]
-    return [places[number] for number in course.needed([cells[place].source for place in places], wanted)]
+    return [places[number] for number in course.needed_by_sliders([cells[place] for place in places])]
 
 
 def test_every_slider_of_the_chapter_moves_its_text_and_its_picture(page, capsys):

@@ -466,7 +466,7 @@ def test_preset_names_are_the_files():
         (["--time-budget", "nan"], "argument --time-budget: expected a number of seconds > 0, got 'nan'"),
         (["--time-budget", "soon"], "argument --time-budget: expected a number of seconds > 0, got 'soon'"),
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist' (choose from "),
-        (["--preset", "huge"], "argument --preset: expected one of cifar10-h100, cifar10-laptop, cifar10-likelihood, "),
+        (["--preset", "huge"], "preset: expected one of cifar10-h100, cifar10-laptop, cifar10-likelihood, "),
         (["--preset", "../digits"], "digits, digits-conditional, digits-flow, digits-long, got '../digits'"),
         (["--preset", "digits", "--data", "cifar10"], "argument --data: preset digits trains on digits, got cifar10"),
         (["--step", "3"], "unrecognized arguments"),

@@ -202,9 +202,7 @@ def sliders_without_effect(path: Path) -> tuple[int, list[str]]:
     """
     ipywidgets.Widget.close_all()
     cells = course.code_cells(read(path))
-    sources = [cell.source for cell in cells]
-    wanted = [number for number, cell in enumerate(cells) if notebook.has_slider(cell)]
-    notebook.run(path, [sources[number] for number in course.needed(sources, wanted)])
+    notebook.run(path, [cells[number].source for number in course.needed_by_sliders(cells)])
     widgets = list(widget._instances.values())
     linked = {id(one.source[0]) for one in widgets if isinstance(one, widget_link.Link)}
     sliders, idle = [one for one in widgets if isinstance(one, SLIDERS)], []
@@ -219,7 +217,7 @@ def sliders_without_effect(path: Path) -> tuple[int, list[str]]:
     return len(sliders), idle
 
 
-@each([path for path in LECTURES if any(map(notebook.has_slider, course.code_cells(read(path))))])
+@each([path for path in LECTURES if any(map(course.has_slider, course.code_cells(read(path))))])
 def test_every_slider_redraws_at_minimum_middle_and_maximum(path):
     count, idle = sliders_without_effect(path)
     assert count
@@ -229,7 +227,7 @@ def test_every_slider_redraws_at_minimum_middle_and_maximum(path):
 @each(NOTEBOOKS)
 def test_a_cell_with_a_slider_carries_the_tag_slider(path):
     for cell in course.code_cells(read(path)):
-        assert notebook.has_slider(cell) or not re.search(r"(?i)slider\(|\binteract\(", cell.source)
+        assert course.has_slider(cell) or not re.search(r"(?i)slider\(|\binteract\(", cell.source)
 
 
 def test_a_slider_that_changes_nothing_is_found(tmp_path):

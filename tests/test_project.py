@@ -87,8 +87,10 @@ def test_an_installed_package_holds_every_folder_and_the_files_that_it_reads():
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = ["ddpm_edu", *(f"ddpm_edu.{path.parent.name}" for path in sorted(PACKAGE.glob("*/__init__.py")))]
     assert setuptools["packages"] == folders
-    assert setuptools["package-data"]["ddpm_edu.presets"] == ["*.json"]
-    assert setuptools["package-data"]["ddpm_edu.widgets"] == ["*.js"]
+    data = setuptools["package-data"]
+    packed = {file for name in data for pattern in data[name] for file in (ROOT / name.replace(".", "/")).glob(pattern)}
+    there = {file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert packed == {file for file in there if file.suffix != ".py"}
 
 
 # Modules

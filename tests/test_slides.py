@@ -39,10 +39,6 @@ def deck_of(tmp_path, *cells):
     return slides.deck(path)
 
 
-def is_slider(cell):
-    return "slider" in cell.metadata.get("tags", [])
-
-
 def expected(path):
     """Slides, and pages (slides and subslides), by the tags of the notebook."""
     kinds = [slides.slide_type(cell) for cell in course.read(path).cells]
@@ -271,7 +267,7 @@ def test_a_deck_opens_complete_with_no_connection(page, folder, path):
     shown = [cell for cell in course.code_cells(notebook) if slides.slide_type(cell) not in {"skip", "notes"}]
     source = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
     moving = {c.id for c in shown if f'data-cell="{c.id}"' in source}
-    assert moving == {c.id for c in shown if is_slider(c) and path.stem != LABORATORY}
+    assert moving == {c.id for c in shown if course.has_slider(c) and path.stem != LABORATORY}
     alts = {True: [], False: []}
     for c in shown:
         pictures = (out for out in c.outputs if "image/png" in out.get("data", {}))
@@ -339,8 +335,14 @@ class Panel:
         self.place.evaluate(go)
         self.sliders[0].wait_for(state="visible")
 
+    def shown(self):
+        return [slider.get_attribute("aria-valuetext") for slider in self.sliders]
+
     def values(self):
-        return [sliders.number(output.inner_text()) for output in self.place.locator("output").all()]
+        return [sliders.number(text) for text in self.shown()]
+
+    def picture(self):
+        return self.place.locator("[role=img]").screenshot()
 
     def press(self, slider, key):
         slider.press(key)
@@ -358,8 +360,13 @@ def panels_of(page, folder, path):
 
 
 WITH_PANELS = [
-    path for path in LECTURES if path.stem != LABORATORY and any(map(is_slider, course.code_cells(course.read(path))))
+    path
+    for path in LECTURES
+    if path.stem != LABORATORY and any(map(course.has_slider, course.code_cells(course.read(path))))
 ]
+
+
+FREE = "() => document.activeElement === document.body"
 
 
 @pytest.mark.parametrize("path", WITH_PANELS, ids=lambda path: path.stem)
@@ -369,18 +376,20 @@ def test_every_slider_of_a_deck_moves_its_text_and_its_picture(page, folder, pat
     for panel in panels:
         panel.show()
         panel.check()
-        for slider in panel.sliders:
-            label = slider.locator("xpath=..").inner_text().split()[0]
+        for k, slider in enumerate(panel.sliders):
+            label = slider.get_attribute("aria-label")
+            assert panel.place.get_by_role("slider", name=label, exact=True).count() == 1
             panel.press(slider, "Home")
             panel.check()
-            low, picture = panel.values(), panel.place.screenshot()
+            low, picture = panel.values(), panel.picture()
             panel.press(slider, "ArrowRight")
             panel.check()
             assert panel.values() != low, label
             panel.press(slider, "End")
             panel.check()
-            assert panel.place.screenshot() != picture, label
-            assert slider.get_attribute("aria-valuetext") in map(str, panel.place.locator("output").all_inner_texts())
+            assert panel.picture() != picture, label
+            beside = panel.place.locator("label").nth(k).inner_text().split("\n")
+            assert beside == [label, panel.shown()[k]]
         headless.take_picture(page, f"deck-{panel.name}")
     assert page.errors == []
     assert page.outside == []
@@ -397,13 +406,25 @@ def test_the_keys_go_back_to_the_slides_when_the_hand_lets_go_or_at_escape(page,
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
     page.keyboard.press("ArrowRight")  # the slider's, as long as the hand is on it
     page.mouse.up()
+    assert page.evaluate(FREE), "the slider keeps the keys"
     assert panel.values() != before
     panel.check()
-    panel.press(panel.sliders[1], "Escape")
+    for key in ("Enter", "Escape"):
+        panel.press(panel.sliders[1], key)
+        assert page.evaluate(FREE), f"the slider keeps the keys after {key}"
     assert page.evaluate("() => Reveal.getSlidePastCount()") == at
     assert not page.evaluate("() => Reveal.isOverview()")
     page.keyboard.press("Home")
     assert page.evaluate("() => Reveal.isFirstSlide()")
+
+
+def test_the_tab_key_leads_to_no_slider_of_another_slide(page, folder):
+    [panel] = panels_of(page, folder, course.chosen("05", LECTURES))
+    panel.show()
+    page.evaluate("() => Reveal.prev()")
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        assert page.evaluate("() => document.activeElement.localName") != "input"
 
 
 # Presenting in JupyterLab

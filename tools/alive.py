@@ -21,31 +21,36 @@ import ipywidgets
 from IPython.core.inputtransformer2 import TransformerManager
 from ipywidgets.widgets import widget, widget_link
 
-from ddpm_edu.widgets import panels as drawn
 from ddpm_edu.widgets import prefetch
+from ddpm_edu.widgets.panels import Panel
 
 MOST = 1200  # states of a panel: more make pages that are slow to open
 SLIDERS = (ipywidgets.IntSlider, ipywidgets.FloatSlider, ipywidgets.SelectionSlider)
 OWN = {"comm", "keys", "layout", "tabbable", "tooltip"}  # traits of every widget, which no drawing reads
 
 
-def panels(path: Path) -> dict[str, drawn.Panel]:
-    """The panels of a notebook that can move without a kernel, by the id of their cell."""
+def panels(path: Path) -> dict[str, Panel]:
+    """The panels of a notebook that can move without a kernel, by the id of their cell.
+
+    Cells that no slider needs are not run. So where a slider's cell draws from a generator that others have drawn from
+    as well, these are other numbers than in the notebook, though the same in every deck.
+    """
     cells = course.code_cells(course.read(path))
-    sources = [TransformerManager().transform_cell(cell.source) for cell in cells]
-    wanted = [number for number, cell in enumerate(cells) if "slider" in cell.metadata.get("tags", [])]
     namespace: dict[str, Any] = {"__name__": "__main__"}
     found = {}
     with contextlib.chdir(path.parent), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        for number in course.needed(sources, wanted):
-            exec(sources[number], namespace)
-            if number in wanted:
-                found[cells[number].id] = list(_widgets(drawn.Panel))[-1]
-    return {key: one for key, one in found.items() if all(isinstance(each, SLIDERS) for each in one.children[:-1])}
+        for number in course.needed_by_sliders(cells):
+            cell, before = cells[number], list(_widgets(Panel))
+            exec(
+                compile(TransformerManager().transform_cell(cell.source), f"{path.name}: {cell.id}", "exec"), namespace
+            )
+            if course.has_slider(cell):
+                [found[cell.id]] = [panel for panel in _widgets(Panel) if panel not in before]
+    return {key: panel for key, panel in found.items() if all(isinstance(one, SLIDERS) for one in panel.children[:-1])}
 
 
-def pack(panel: drawn.Panel) -> str:
+def pack(panel: Panel) -> str:
     """A panel as JSON, compressed, in letters."""
     *controls, view = panel.children
     ahead = next((one for one in _widgets(prefetch.Prefetch) if one.view == view.model_id), None)
@@ -55,6 +60,7 @@ def pack(panel: drawn.Panel) -> str:
     traits = {key: value for key, value in view.get_state().items() if key[0] != "_" and key not in OWN}
     known = {
         "traits": traits,
+        "pictures": [key for key, value in traits.items() if isinstance(value, list) and bytes in map(type, value)],
         "controls": [
             {
                 "label": control.description,
@@ -79,6 +85,7 @@ def thinned(lines: list[list[Any]], starts: list[Any], choices: list[bool], most
     """Fewer places for each control, so that all together have at most ``most`` states.
 
     A choice keeps its options. Elsewhere every 2nd, 3rd, ... place is left, and both ends, so that the start is one.
+    ValueError where that does not help.
     """
     strides = [1] * len(lines)
 
@@ -88,7 +95,10 @@ def thinned(lines: list[list[Any]], starts: list[Any], choices: list[bool], most
         return [line[k] for k in sorted(kept)]
 
     while math.prod(len(left(number)) for number in range(len(lines))) > most:
-        strides[max((n for n, choice in enumerate(choices) if not choice), key=lambda n: len(left(n)))] += 1
+        longest = max((n for n, choice in enumerate(choices) if not choice), key=lambda n: len(left(n)), default=None)
+        if longest is None or len(left(longest)) <= 3:
+            raise ValueError(f"choices: expected at most {most} states together, or fewer beside the other sliders")
+        strides[longest] += 1
     return [left(number) for number in range(len(lines))]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import course
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")  # its names
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")  # of its command: the first that is found
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

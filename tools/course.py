@@ -81,6 +81,16 @@ def checks_passed(notebook: NotebookNode) -> int:
     return sum(line.startswith("ok   ") for line in lines)
 
 
+def has_slider(cell: NotebookNode) -> bool:
+    """Is this a cell with a slider?"""
+    return "slider" in cell.metadata.get("tags", [])
+
+
+def needed_by_sliders(cells: list[NotebookNode]) -> list[int]:
+    """`needed` for the cells with a slider, out of all code cells."""
+    return needed([cell.source for cell in cells], [number for number, cell in enumerate(cells) if has_slider(cell)])
+
+
 def needed(cells: list[str], wanted: list[int]) -> list[int]:
     """Numbers of the wanted cells and of those that bind what they read, and what those read, and so on, in order.
 

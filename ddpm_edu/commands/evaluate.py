@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 
 from ddpm_edu import data, distributed
 from ddpm_edu.checkpoint import write_whole
-from ddpm_edu.commands.files import check_writable, network_of
-from ddpm_edu.commands.sample import without_label
+from ddpm_edu.commands.files import check_writable, network_of, without_label
 from ddpm_edu.evaluate import GREY_LEVELS, bounds, eps_mse, lossless_bits, on_levels, variances
 from ddpm_edu.metrics import device_name
 

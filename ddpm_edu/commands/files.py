@@ -11,6 +11,7 @@ import torch
 from ddpm_edu import data
 from ddpm_edu.checkpoint import load_network, load_weights, save_weights
 from ddpm_edu.interchange import load_diffusers, save_diffusers
+from ddpm_edu.sampling import EpsModel
 from ddpm_edu.schedules import Schedule
 from ddpm_edu.unet import UNet
 
@@ -27,6 +28,12 @@ def network_of(args: argparse.Namespace) -> tuple[UNet, Schedule | None, dict[st
         model, s = load_diffusers(path)
         return model, s, {"source": path.name, "parameters": sum(p.numel() for p in model.parameters())}
     return load_weights(path)
+
+
+def without_label(model: UNet) -> EpsModel:
+    """A network with classes as one that is told none."""
+    classes = model.config["classes"]
+    return model if classes is None else lambda xt, t: model(xt, t, torch.full_like(t, classes - 1))
 
 
 def check_writable(argument: str, path: Path) -> None:

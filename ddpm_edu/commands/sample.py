@@ -91,12 +91,6 @@ def in_parts(model: UNet) -> Callable[..., Tensor]:
     return network
 
 
-def without_label(model: UNet) -> EpsModel:
-    """A network with classes as one that is told none."""
-    classes = model.config["classes"]
-    return model if classes is None else lambda xt, t: model(xt, t, torch.full_like(t, classes - 1))
-
-
 def grid(x: Tensor) -> Image.Image:
     """Images (N, C, H, W) in rows and columns on white, every pixel enlarged to a square that a person can see."""
     scale = max(1, 64 // x.shape[-1])

@@ -8,8 +8,7 @@ from tqdm.auto import tqdm
 
 from ddpm_edu import distributed, trajectory
 from ddpm_edu.checkpoint import load_network, tensor_hash
-from ddpm_edu.commands.files import check_writable, network_of
-from ddpm_edu.commands.sample import without_label
+from ddpm_edu.commands.files import check_writable, network_of, without_label
 from ddpm_edu.sampling import EpsModel
 from ddpm_edu.unet import UNet
 

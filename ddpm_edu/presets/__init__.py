@@ -6,7 +6,9 @@ from importlib import resources
 from ddpm_edu import schedules
 from ddpm_edu.training import Config
 
-FILES = {file.name.removesuffix(".json"): file for file in resources.files(__name__).iterdir() if ".json" in file.name}
+FILES = {
+    file.name.removesuffix(".json"): file for file in resources.files(__name__).iterdir() if file.name.endswith(".json")
+}
 
 
 def preset_names() -> list[str]:
@@ -17,7 +19,7 @@ def preset_names() -> list[str]:
 def preset(name: str) -> Config:
     """The ready-made configuration ``name``, with seed 0. ValueError that lists the names for an unknown one."""
     if name not in FILES:
-        raise ValueError(f"argument --preset: expected one of {', '.join(preset_names())}, got {name!r}")
+        raise ValueError(f"preset: expected one of {', '.join(preset_names())}, got {name!r}")
     values = json.loads(FILES[name].read_text(encoding="utf-8"))
     if values["schedule"] is not None:
         families = {"linear": schedules.linear, "cosine": schedules.cosine, "log_snr_linear": schedules.log_snr_linear}

@@ -1,5 +1,5 @@
 // Sliders where no kernel runs. Every state that they lead to is in the page (tools/alive.py); what draws it is the same
-// code as in the notebook, which finds here the few methods of a widget's model that it uses.
+// code as in the notebook, which finds here the few methods of a widget's model that it uses: get, and on.
 "use strict";
 
 const PANELS = {}; // by the id of the cell: { view, packed }
@@ -17,7 +17,7 @@ async function revive(place) {
     (listeners[`change:${name}`] ?? []).forEach((listener) => listener());
   };
   const move = () => {
-    for (const { at, sets } of controls) for (const { trait, values } of sets) set(trait, values[at]);
+    for (const { at, sets } of controls) for (const link of sets) set(link.trait, link.values[at]);
     if (states) set(trait, states[controls.reduce((row, { at, shown }) => row * shown.length + at, 0)]);
   };
   const column = document.createElement("div"), drawing = document.createElement("div");
@@ -28,19 +28,23 @@ async function revive(place) {
   await view.render({ model, el: drawing });
 }
 
+const bytes = (letters) => Uint8Array.from(atob(letters), (letter) => letter.charCodeAt(0));
+
 async function unpack(packed) {
-  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
-  const { traits, ...rest } = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
-  for (const name of ["frames", "sheets"]) {
-    if (name in traits) traits[name] = traits[name].map((png) => Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0)));
-  }
-  return { traits, ...rest };
+  const unzipped = new Blob([bytes(packed)]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const known = await new Response(unzipped).json();
+  for (const name of known.pictures) known.traits[name] = known.traits[name].map(bytes);
+  return known;
 }
 
-// A label, the handle, and what it says of its place. A hand that lets go gives the keys back to the slides, and so does Esc.
+// A label, the handle, and what it says of its place. A hand that lets go gives the keys back to the slides, and so do Esc
+// and Enter: in full screen the browser keeps Esc to itself.
 function slider(control, move) {
-  const label = document.createElement("label"), range = document.createElement("input"), said = document.createElement("output");
+  const label = document.createElement("label"), range = document.createElement("input");
+  const said = document.createElement("span"); // an output would be what the label belongs to
   Object.assign(range, { type: "range", min: 0, max: control.shown.length - 1, value: control.at });
+  range.setAttribute("aria-label", control.label);
+  said.setAttribute("aria-hidden", "true");
   const tell = () => {
     said.textContent = control.shown[control.at];
     range.setAttribute("aria-valuetext", said.textContent);
@@ -52,8 +56,8 @@ function slider(control, move) {
   });
   range.addEventListener("pointerup", () => range.blur());
   range.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    event.stopPropagation(); // to the slides it would mean: show all of them
+    if (!["Escape", "Enter"].includes(event.key)) return;
+    event.stopPropagation(); // to the slides Esc would mean: show all of them
     range.blur();
   });
   tell();
