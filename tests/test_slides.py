@@ -319,6 +319,19 @@ def test_the_space_bar_leads_through_all_pages(page, folder):
     assert len(seen) == page.evaluate("() => document.querySelectorAll('section.page').length")
 
 
+def test_a_printed_deck_shows_all_pages_within_their_margins(page, folder):
+    page.emulate_media(media="print")
+    page.goto((folder / "04_posterior.html").as_uri() + "?print-pdf")
+    page.wait_for_function(LAID_OUT, timeout=120_000)
+    page.wait_for_selector("html.reveal-print .pdf-page")
+    pages = page.evaluate("""() => [...document.querySelectorAll('section.page')].map((page) => {
+      const { visibility, paddingLeft, paddingTop } = getComputedStyle(page);
+      return [visibility, paddingLeft, paddingTop, page.scrollHeight - page.clientHeight];
+    })""")
+    assert len(pages) > len(course.read(course.chosen("04", LECTURES)).cells) / 4
+    assert {tuple(one) for one in pages} == {("visible", "20px", "16px", 0)}
+
+
 # Sliders in the decks
 
 
