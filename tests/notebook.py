@@ -1,20 +1,15 @@
 """Run the code cells of a notebook without a kernel, as they are or with one piece of code replaced."""
 
-import contextlib
 import functools
-import io
 import json
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import course
-import matplotlib
 import torch
-from IPython.core.inputtransformer2 import TransformerManager
-from IPython.display import display
+from cells import compiled, stage
 from matplotlib import pyplot
 
 from ddpm_edu import checks
@@ -35,7 +30,8 @@ def run(path: Path, cells: list[str], until: str | None = None) -> list[checks.R
     that cell would have defined, is a consequence and passed over. With ``until``, the run ends at the first red
     check of that tag.
     """
-    with _stage(path) as namespace:
+    checks.results.clear()
+    with stage(path) as namespace:
         _execute(path, cells, namespace, until)
     return list(checks.results)
 
@@ -49,7 +45,8 @@ def run_corrupted(path: Path, cells: list[str], corruptions: dict[str, tuple[str
     found = {}
     torch.set_num_threads(1)  # a child has none of its parent's threads
     places = {tag: _place(cells, old) for tag, (old, _) in corruptions.items()}
-    with _stage(path) as namespace:
+    checks.results.clear()
+    with stage(path) as namespace:
         for number, cell in enumerate(cells):
             for tag, (old, new) in corruptions.items():
                 if places[tag] == number:
@@ -67,19 +64,9 @@ def _place(cells: list[str], old: str) -> int:
     return next(number for number, cell in enumerate(cells) if old in cell)
 
 
-@contextlib.contextmanager
-def _stage(path: Path) -> Iterator[dict[str, Any]]:
-    """An empty namespace in the notebook's folder, with no window, no output and no warning."""
-    matplotlib.use("Agg")
-    checks.results.clear()
-    with contextlib.chdir(path.parent), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield {"__name__": "__main__", "display": display}
-
-
 def _execute(path: Path, cells: list[str], namespace: dict[str, Any], until: str | None = None) -> None:
     for cell in cells:
-        source = compile(TransformerManager().transform_cell(cell), f"{path.name}: {cell[:40]!r}", "exec")
+        source = compiled(path, cell)
         try:
             exec(source, namespace)
         except Exception:

@@ -1,6 +1,6 @@
 """The chapters in a real browser: JupyterLab in headless Chromium, every slider moved by keyboard to both ends.
 
-Of each chapter only the cells run that its sliders need (`course.needed`); other tests execute all of it. Latencies
+Of each chapter only the cells run that its sliders need (`cells.needed`); other tests execute all of it. Latencies
 are printed, never asserted: they belong to the machine. The laboratory, whose sliders come and go, has tests of its own
 in test_browser_laboratory.py.
 """
@@ -8,6 +8,7 @@ in test_browser_laboratory.py.
 import course
 import headless
 import pytest
+from cells import has_slider, needed, needed_by_sliders
 from nbformat import NotebookNode
 from readouts import READOUTS
 from sliders import (
@@ -29,7 +30,7 @@ CHAPTERS = [
     for path in course.notebooks()
     if path.parent.name == "notebooks"
     and path.stem != "explore_schedules"
-    and any(map(course.has_slider, course.code_cells(course.read(path))))
+    and any(map(has_slider, course.code_cells(course.read(path))))
 ]
 DRAWN = "cells => document.querySelectorAll('[class*=\"ddpm-view-\"]').length >= cells"
 PANELS = """() => {
@@ -45,14 +46,14 @@ def page(lab, browser, request):
     with opened(browser, lab, request.param.name) as page:
         page.evaluate(RUN_CELLS, _needed_by_sliders(cells))
         page.wait_for_function(IDLE, timeout=60 * SECOND)
-        page.wait_for_function(DRAWN, arg=sum(map(course.has_slider, cells)), timeout=PATIENCE)
+        page.wait_for_function(DRAWN, arg=sum(map(has_slider, cells)), timeout=PATIENCE)
         yield page
 
 
 def _needed_by_sliders(cells: list[NotebookNode]) -> list[int]:
     """Numbers of the cells that the sliders of a chapter need."""
     places = [place for place, cell in enumerate(cells) if cell.cell_type == "code"]
-    return [places[number] for number in course.needed_by_sliders([cells[place] for place in places])]
+    return [places[number] for number in needed_by_sliders([cells[place] for place in places])]
 
 
 def test_every_slider_of_the_chapter_moves_its_text_and_its_picture(page, capsys):
@@ -85,5 +86,5 @@ def test_a_slider_needs_the_cells_that_bind_what_it_reads():
         "f(1)",
         "x = 5",
     ]
-    assert course.needed(cells, [5]) == [0, 1, 2, 3, 5]
-    assert course.needed(cells, [4, 3]) == [3, 4]
+    assert needed(cells, [5]) == [0, 1, 2, 3, 5]
+    assert needed(cells, [4, 3]) == [3, 4]

@@ -15,6 +15,7 @@ import headless
 import numpy as np
 import pytest
 import torch
+from cells import has_slider
 from PIL import Image, ImageColor
 from sliders import (
     DARK,
@@ -37,7 +38,7 @@ from ddpm_edu.schedules import Schedule
 from ddpm_edu.widgets import comparison, families, generated
 
 CHAPTER = course.ROOT / "notebooks" / "explore_schedules.ipynb"
-[CELL] = [place for place, cell in enumerate(course.read(CHAPTER).cells) if course.has_slider(cell)]
+[CELL] = [place for place, cell in enumerate(course.read(CHAPTER).cells) if has_slider(cell)]
 # the families in the order of their slider, with the parameters that their sliders are labelled by
 FAMILIES = {
     "linear": {"β₁": "beta_1", "β_T": "beta_T"},

@@ -13,6 +13,7 @@ import ipywidgets
 import nbformat
 import notebook
 import pytest
+from cells import has_slider, needed_by_sliders
 from ipywidgets.widgets import widget, widget_link
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -202,7 +203,7 @@ def sliders_without_effect(path: Path) -> tuple[int, list[str]]:
     """
     ipywidgets.Widget.close_all()
     cells = course.code_cells(read(path))
-    notebook.run(path, [cells[number].source for number in course.needed_by_sliders(cells)])
+    notebook.run(path, [cells[number].source for number in needed_by_sliders(cells)])
     widgets = list(widget._instances.values())
     linked = {id(one.source[0]) for one in widgets if isinstance(one, widget_link.Link)}
     sliders, idle = [one for one in widgets if isinstance(one, SLIDERS)], []
@@ -217,7 +218,7 @@ def sliders_without_effect(path: Path) -> tuple[int, list[str]]:
     return len(sliders), idle
 
 
-@each([path for path in LECTURES if any(map(course.has_slider, course.code_cells(read(path))))])
+@each([path for path in LECTURES if any(map(has_slider, course.code_cells(read(path))))])
 def test_every_slider_redraws_at_minimum_middle_and_maximum(path):
     count, idle = sliders_without_effect(path)
     assert count
@@ -227,7 +228,7 @@ def test_every_slider_redraws_at_minimum_middle_and_maximum(path):
 @each(NOTEBOOKS)
 def test_a_cell_with_a_slider_carries_the_tag_slider(path):
     for cell in course.code_cells(read(path)):
-        assert course.has_slider(cell) or not re.search(r"(?i)slider\(|\binteract\(", cell.source)
+        assert has_slider(cell) or not re.search(r"(?i)slider\(|\binteract\(", cell.source)
 
 
 def test_a_slider_that_changes_nothing_is_found(tmp_path):

@@ -15,6 +15,7 @@ import nbformat
 import pytest
 import sliders
 import slides
+from cells import has_slider
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from readouts import READOUTS
 
@@ -267,7 +268,7 @@ def test_a_deck_opens_complete_with_no_connection(page, folder, path):
     shown = [cell for cell in course.code_cells(notebook) if slides.slide_type(cell) not in {"skip", "notes"}]
     source = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
     moving = {c.id for c in shown if f'data-cell="{c.id}"' in source}
-    assert moving == {c.id for c in shown if course.has_slider(c) and path.stem != LABORATORY}
+    assert moving == {c.id for c in shown if has_slider(c) and path.stem != LABORATORY}
     alts = {True: [], False: []}
     for c in shown:
         pictures = (out for out in c.outputs if "image/png" in out.get("data", {}))
@@ -373,9 +374,7 @@ def panels_of(page, folder, path):
 
 
 WITH_PANELS = [
-    path
-    for path in LECTURES
-    if path.stem != LABORATORY and any(map(course.has_slider, course.code_cells(course.read(path))))
+    path for path in LECTURES if path.stem != LABORATORY and any(map(has_slider, course.code_cells(course.read(path))))
 ]
 
 

@@ -5,20 +5,17 @@ know: the traits of the drawing, the places of the controls and what each of the
 """
 
 import base64
-import contextlib
 import gzip
-import io
 import itertools
 import json
 import math
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import course
 import ipywidgets
-from IPython.core.inputtransformer2 import TransformerManager
+from cells import compiled, has_slider, needed_by_sliders, stage
 from ipywidgets.widgets import widget, widget_link
 
 from ddpm_edu.widgets import prefetch
@@ -36,16 +33,12 @@ def panels(path: Path) -> dict[str, Panel]:
     as well, these are other numbers than in the notebook, though the same in every deck.
     """
     cells = course.code_cells(course.read(path))
-    namespace: dict[str, Any] = {"__name__": "__main__"}
     found = {}
-    with contextlib.chdir(path.parent), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for number in course.needed_by_sliders(cells):
+    with stage(path) as namespace:
+        for number in needed_by_sliders(cells):
             cell, before = cells[number], list(_widgets(Panel))
-            exec(
-                compile(TransformerManager().transform_cell(cell.source), f"{path.name}: {cell.id}", "exec"), namespace
-            )
-            if course.has_slider(cell):
+            exec(compiled(path, cell.source), namespace)
+            if has_slider(cell):
                 [found[cell.id]] = [panel for panel in _widgets(Panel) if panel not in before]
     return {key: panel for key, panel in found.items() if all(isinstance(one, SLIDERS) for one in panel.children[:-1])}
 

@@ -10,14 +10,12 @@ A stored notebook holds nothing that differs between two runs, so a second ``--w
 import argparse
 import os
 import re
-import symtable
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
@@ -79,49 +77,6 @@ def checks_passed(notebook: NotebookNode) -> int:
     """Number of checks that printed ok."""
     lines = [line for cell in code_cells(notebook) for line in printed(cell).splitlines()]
     return sum(line.startswith("ok   ") for line in lines)
-
-
-def has_slider(cell: NotebookNode) -> bool:
-    """Is this a cell with a slider?"""
-    return "slider" in cell.metadata.get("tags", [])
-
-
-def needed_by_sliders(cells: list[NotebookNode]) -> list[int]:
-    """`needed` for the cells with a slider, out of all code cells."""
-    return needed([cell.source for cell in cells], [number for number, cell in enumerate(cells) if has_slider(cell)])
-
-
-def needed(cells: list[str], wanted: list[int]) -> list[int]:
-    """Numbers of the wanted cells and of those that bind what they read, and what those read, and so on, in order.
-
-    Where several cells bind a name, it is the last of them before the cell that reads it.
-    """
-    names = [_names(cell) for cell in cells]
-    found: set[int] = set()
-    left = list(wanted)
-    while left:
-        reader = left.pop()
-        if reader not in found:
-            found.add(reader)
-            for name in names[reader][1]:
-                binders = [number for number, (bound, _) in enumerate(names) if name in bound]
-                before = [number for number in binders if number < reader]
-                left += before[-1:] or binders[:1]  # a function may read what is bound after it
-    return sorted(found)
-
-
-def _names(cell: str) -> tuple[set[str], set[str]]:
-    """The global names that a cell binds, and those that it reads and does not bind."""
-
-    def read(scope: symtable.SymbolTable) -> set[str]:
-        here = {
-            one.get_name() for one in scope.get_symbols() if one.is_referenced() and (one.is_global() or top is scope)
-        }
-        return here.union(*map(read, scope.get_children()))
-
-    top = symtable.symtable(TransformerManager().transform_cell(cell), "cell", "exec")
-    bound = {one.get_name() for one in top.get_symbols() if one.is_assigned() or one.is_imported()}
-    return bound, read(top) - bound
 
 
 def execute(path: Path) -> NotebookNode:

@@ -65,7 +65,8 @@ def deck(path: Path, panels: Mapping[str, Panel] = {}) -> str:
     title = html.escape(re.sub(r"[#$]", "", notebook.cells[0].source.splitlines()[0]).strip())
     page = (DECK / "deck.html").read_text(encoding="utf-8")
     scripts = "\n".join(_script(key, panel) for key, panel in panels.items())
-    return page.replace("TITLE", title).replace("PANELS", scripts).replace("SLIDES", body)
+    parts = {"TITLE": title, "PANELS": scripts, "SLIDES": body}
+    return re.sub("|".join(parts), lambda match: parts[match[0]], page)
 
 
 def _place(kind: str, content: str) -> str:
