@@ -1,8 +1,9 @@
 """A notebook in JupyterLab in a headless Chromium, and its sliders as a reader with a keyboard uses them.
 
 A panel named NAME puts the CSS class ``ddpm-slider-NAME`` on the control, ``ddpm-view-NAME`` on the drawing and
-``ddpm-text-NAME`` on the readout. Latencies are counted apart where the browser had the state (a hit) and where it
-asked the kernel for it (a miss).
+``ddpm-text-NAME`` on the readout. Texts are read as textContent: JupyterLab lays out no cell that is off the screen, and
+innerText is empty there. Latencies are counted apart where the browser had the state (a hit) and where it asked the
+kernel for it (a miss).
 """
 
 import math
@@ -152,7 +153,7 @@ def complaints(page) -> list[str]:
     kinds = ", ".join(
         f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("stderr", "error")
     )
-    return [*page.locator(kinds).all_inner_texts(), *page.errors, *page.outside]
+    return [*page.locator(kinds).all_text_contents(), *page.errors, *page.outside]
 
 
 def number(shown: str) -> float | str:
@@ -184,7 +185,7 @@ class Slider:
         self.handle = slider.locator(".noUi-handle")
         self.view_selector = f".ddpm-view-{panel}"
         self.text_selector = f".ddpm-text-{panel}"
-        self.label = slider.locator(".widget-label").inner_text()
+        self.label = slider.locator(".widget-label").text_content()
         self.name = f"{panel} {self.label}"
 
     def press(self, *keys: str) -> None:
@@ -202,14 +203,14 @@ class Slider:
     def value(self) -> float | str:
         """What it shows, or where it shows nothing, what it tells screen readers; a number if it is one."""
         readout = self.slider.locator(".widget-readout")
-        return number(readout.inner_text() if readout.is_visible() else self.handle.get_attribute("aria-valuetext"))
+        return number(readout.text_content() if readout.is_visible() else self.handle.get_attribute("aria-valuetext"))
 
     def position(self) -> str:
         """Where the handle stands, to the pixel."""
         return self.slider.locator(".noUi-origin").get_attribute("style")
 
     def text(self) -> str:
-        return self.page.locator(self.text_selector).inner_text()
+        return self.page.locator(self.text_selector).text_content()
 
     def check(self) -> None:
         """Compare the readout with the package."""
@@ -219,7 +220,7 @@ class Slider:
     def wait_for_text(self, condition: str, arg: str) -> None:
         """Wait until a JavaScript condition on ``text`` and ``arg`` holds for the readout."""
         javascript = f"""([selector, arg]) => {{
-          const text = document.querySelector(selector).innerText;
+          const text = document.querySelector(selector).textContent;
           return {condition};
         }}"""
         try:
@@ -239,6 +240,7 @@ class Slider:
         self.settle()  # the slider before may have exchanged this one
         self.press("ArrowRight", "Home")
         assert self.handle.get_attribute("aria-label") == self.label
+        assert self.page.locator(self.text_selector).is_visible()
         self.check()
         low, low_text, low_picture = self.value(), self.text(), self.picture()
         self.press("ArrowRight", "ArrowRight", "ArrowRight")

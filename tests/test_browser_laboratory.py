@@ -258,7 +258,7 @@ def check_density(page) -> None:
 
 def row(page, name: str) -> str:
     """The readout has a row for each schedule and one for the sampler."""
-    return page.locator(f"{TEXT} > div").nth(ROWS.index(name)).inner_text()
+    return page.locator(f"{TEXT} > div").nth(ROWS.index(name)).text_content()
 
 
 def curve(page, which: str, title: str, x_ends: tuple[float, float], y_ends: tuple[float, float]):
@@ -466,7 +466,7 @@ def test_the_tour_sets_the_controls_and_tells_its_story(page):
 
 def test_reset_goes_back_to_the_start(page):
     check_density(page)
-    start = controls(page), page.locator(TEXT).inner_text(), page.locator(VIEW).inner_html()
+    start = controls(page), page.locator(TEXT).text_content(), page.locator(VIEW).inner_html()
     press(page, "5. same ends")
     expect(page.locator(".widget-html", has_text="same ends")).to_be_visible(timeout=PATIENCE)
     Control(page, "A: β_T").press("End")
@@ -483,7 +483,7 @@ def test_reset_goes_back_to_the_start(page):
     has_controls_of(page, "A", "linear")
     has_controls_of(page, "B", "cosine")
     check_density(page)
-    assert (controls(page), page.locator(TEXT).inner_text(), page.locator(VIEW).inner_html()) == start
+    assert (controls(page), page.locator(TEXT).text_content(), page.locator(VIEW).inner_html()) == start
 
 
 @pytest.fixture(params=["parameter", "knot", "JSON"])
@@ -504,7 +504,7 @@ def moved(page, request) -> Schedule:
 def test_a_schedule_is_rebuilt_by_the_python_that_is_copied(page, moved):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     press(page, "Copy A as Python")
-    line = page.locator(f"{VIEW} code").inner_text()
+    line = page.locator(f"{VIEW} code").text_content()
     assert page.evaluate("navigator.clipboard.readText()") == line
     namespace = {}
     exec(line, namespace)
