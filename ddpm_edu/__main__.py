@@ -7,6 +7,8 @@ with this one is gone.
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from ddpm_edu import distributed
 from ddpm_edu.commands import PROG
 from ddpm_edu.commands.flags import parser
@@ -29,10 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         message, status = str(error), 2
     except RuntimeError as error:
-        if distributed.rank_is_gone(error):
-            message, status = GONE, 1
-        elif any(sign in str(error) for sign in ("allocate", "out of memory", "overflow")):
+        no_memory = isinstance(error, torch.OutOfMemoryError)  # of a GPU; the CPU's has no type of its own
+        if no_memory or any(sign in str(error) for sign in ("can't allocate memory", "calculation overflowed")):
             message, status, speaks = NO_MEMORY, 2, True
+        elif distributed.rank_is_gone(error):
+            message, status = GONE, 1
         else:
             raise
     if speaks:

@@ -31,7 +31,10 @@ SHIPPED = Path(__file__).with_name("weights")
 
 
 def save_checkpoint(path: Path, state: State) -> None:
-    """Write the whole run, so that `load_checkpoint` goes on bit for bit as if it had never stopped."""
+    """Write the whole run, so that `load_checkpoint` goes on as if it had never stopped.
+
+    Bit for bit on a CPU; a GPU picks its algorithms anew in each process, and may round otherwise.
+    """
     contents = {
         "format": CHECKPOINT_FORMAT,
         "config": state.config.to_dict(),
@@ -59,8 +62,13 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> State:
     from another kind of device (whose random numbers cannot be continued here).
     """
     with _loading_checkpoint(path) as saved:
-        if saved["device"] != torch.device(device).type:
-            raise ValueError(f"it was made on {saved['device']} and can only go on there, not on {device}")
+        made_on = saved["device"]
+    if made_on != torch.device(device).type:
+        hide = " (hide the GPU: CUDA_VISIBLE_DEVICES=)" if made_on == "cpu" else ""
+        raise ValueError(
+            f"{path}: expected a checkpoint made on {device}, got one that can go on only on {made_on}{hide}"
+        )
+    with reading(path, "checkpoint"):
         state = State(Config.from_dict(saved["config"]), device)
         state.model.load_state_dict(saved["model"])
         state.ema.model.load_state_dict(saved["ema"])
@@ -208,11 +216,16 @@ def write_whole(path: Path, contents: bytes) -> None:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever reading ``path`` raises into one line: a foreign file can fail in any way at all."""
+    """Turn whatever reading ``path`` raises into one line: a foreign file can fail in any way at all.
+
+    Not so a lack of memory, of which the file is innocent.
+    """
     try:
         yield
     except FileNotFoundError:
         raise ValueError(f"{path}: expected a {what}, found no such file") from None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not a whole {what} of this package ({type(error).__name__}: {reason})") from None

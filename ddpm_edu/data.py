@@ -42,16 +42,6 @@ def two_moons(n: int, generator: Generator) -> Tensor:
     return sign * torch.cat([a.cos() - 0.5, a.sin() - 0.25], 1) + 0.1 * torch.randn(n, 2, generator=generator)
 
 
-def swiss_roll(n: int, generator: Generator) -> Tensor:
-    """(n, 2) float32: one and a half turns of a spiral, centred, with noise of standard deviation 0.05.
-
-    x = (a cos a - 2, a sin a - 2 / (3 pi)) / 8 + 0.05 z with a ~ U(1.5 pi, 4.5 pi), z ~ N(0, I).
-    """
-    a = math.pi * (1.5 + 3 * torch.rand(n, 1, generator=generator))
-    spiral = torch.cat([a * a.cos() - 2, a * a.sin() - 2 / (3 * math.pi)], 1) / 8
-    return spiral + 0.05 * torch.randn(n, 2, generator=generator)
-
-
 @dataclass(frozen=True, eq=False)
 class Images:
     """A labelled set of images: `images` uint8 (N, C, H, W), `labels` int64 (N,) counting from 0 into `classes`."""
@@ -80,10 +70,11 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def check_images(x: Tensor, channels: int) -> None:
+def check_images(x: Tensor, channels: int | None = None) -> None:
     """Raise ValueError unless x is a non-empty float tensor (B, channels, H, W) with every value in [-1, 1]."""
-    if not x.is_floating_point() or x.ndim != 4 or x.shape[1] != channels or x.numel() == 0:
-        raise ValueError(f"x: expected float images (B, {channels}, H, W), got {x.dtype} of shape {tuple(x.shape)}")
+    if not x.is_floating_point() or x.ndim != 4 or channels not in (None, x.shape[1]) or x.numel() == 0:
+        wanted = f"(B, {channels or 'C'}, H, W)"
+        raise ValueError(f"x: expected float images {wanted}, got {x.dtype} of shape {tuple(x.shape)}")
     low, high = x.min().item(), x.max().item()
     if not (low >= -1 and high <= 1):  # put this way round so that NaN fails too
         raise ValueError(f"x: expected images in [-1, 1], got values from {low:g} to {high:g}")

@@ -82,8 +82,10 @@ def loss_weight(s: Schedule, var: Tensor) -> Tensor:
     """The weight of |eps - eps_hat|^2 in L_{t-1}: beta_t^2 / (2 var_t alpha_t (1 - alpha_bar_t)) (Eq. 12).
 
     ``var`` is a table (T + 1,) of sampling variances such as ``s.beta``. Returns a table (T + 1,); index 0, where there
-    is no term, is NaN. With var = beta_tilde the entry at t = 1 is infinite.
+    is no term, is NaN. With var = beta_tilde the entry at t = 1 is infinite. ValueError for a table of another length.
     """
+    if var.shape != s.beta.shape:
+        raise ValueError(f"var: expected a table of T + 1 = {s.T + 1} variances, got shape {tuple(var.shape)}")
     return s.beta**2 / (2 * var * s.alpha * (1 - s.alpha_bar))
 
 

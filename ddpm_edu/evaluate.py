@@ -20,6 +20,7 @@ from ddpm_edu.data import Images, check_images, to_float, to_uint8
 from ddpm_edu.gaussian import eps_from_x0, posterior_mean_var, q_sample, x0_from_eps
 from ddpm_edu.sampling import EpsModel, beta_tilde, optimal_var
 from ddpm_edu.schedules import Schedule, at
+from ddpm_edu.tables import describe
 
 GREY_LEVELS = {"digits": 17, "cifar10": 256}
 CONFIDENT = 0.8  # a class is sure if its probability is larger
@@ -43,8 +44,8 @@ class Bound:
 def on_levels(u8: Tensor, levels: int) -> Tensor:
     """Bytes that stand for ``levels`` evenly spaced grey levels, as float32 exactly on those levels in [-1, 1].
 
-    With 256 this is `data.to_float`. The digits have 17, and their bytes are the rounded ones: a decoder with 256 bins
-    would charge them for 239 values that no pixel ever takes, with 17 the bits/dim say what the digits cost.
+    With 256 this is `data.to_float` up to rounding. The digits have 17, and their bytes are the rounded ones: a decoder
+    with 256 bins would charge them for 239 values that no pixel ever takes, with 17 the bits/dim say what they cost.
     """
     return (u8.double() * (levels - 1) / 255).round().mul(2 / (levels - 1)).sub(1).float()
 
@@ -77,7 +78,7 @@ def bounds(
         got = f"{len(x0)}, {draws} and {batch}"
         raise ValueError(f"x0, draws, batch: expected at least 2 images, 1 draw and 1 image at once, got {got}")
     _check_tables(s, var)
-    check_images(x0, x0.shape[1])
+    check_images(x0)
 
     def noisy_and_mu(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -144,9 +145,9 @@ def eps_mse(
     """
     if draws < 1 or batch < 1:
         raise ValueError(f"draws, batch: expected at least 1, got {draws} and {batch}")
-    check_images(x0, x0.shape[1])
+    check_images(x0)
     image, draw = torch.arange(len(x0))[:, None], torch.arange(draws)
-    every_t = torch.pow(s.T + 1.0, (draw + (image + 0.5) / len(x0)).double() / draws).long().to(x0.device)  # (N, draws)
+    every_t = torch.pow(s.T + 1.0, (draw + (image + 0.5).double() / len(x0)) / draws).long().to(x0.device)  # (N, draws)
     count = every_t.flatten().bincount(minlength=s.T + 1)
     if not count[1:].all():
         got = f"{len(x0)} images and {draws} draws"
@@ -247,9 +248,11 @@ def judge(
     ``nearer_to_train`` each resample draws len(test) training images, so that both sides offer equally many; it is the
     mean share, and would be about 1/2 + len(test) / (2 len(train)) if every sample were a copy of a training image.
     ``y``: the classes that were asked for, int64 (n,). ValueError for fewer samples, or training images, than test
-    images.
+    images, and for another number of classes.
     """
     m = len(test.images)
+    if y is not None and y.shape != x.shape[:1]:
+        raise ValueError(f"y: expected a class for each of {len(x)} samples, got {describe(y)}")
     for name, images, what in (("x", x, "samples"), ("train", train.images, "images")):
         if len(images) < m:
             raise ValueError(f"{name}: expected at least {m} {what}, as many as test images, got {len(images)}")
@@ -319,10 +322,18 @@ class Memorisation:
 
 
 def memorisation(samples: Tensor, train: Tensor, test: Tensor, pairs: int = 8) -> Memorisation:
-    """Distances in pixel space, all images uint8 (n, C, H, W); see `Memorisation`. Medians as numpy takes them."""
+    """Distances in pixel space, all images uint8 (n, C, H, W); see `Memorisation`. Medians as numpy takes them.
+
+    ValueError for images of different shapes, and where half of the test images are training images.
+    """
+    for name, images in (("train", train), ("test", test)):
+        if images.shape[1:] != samples.shape[1:] or len(images) == 0:
+            raise ValueError(f"{name}: expected images of shape {tuple(samples.shape[1:])}, got {tuple(images.shape)}")
     to_train, index = _nearest_or_mirrored(samples, train)
     test_to_train = _nearest_or_mirrored(test, train)[0]
     median, median_test = (float(np.median(distances.numpy())) for distances in (to_train, test_to_train))
+    if median_test == 0:
+        raise ValueError("test: expected images that are not in train, got half of them from there")
     closest = to_train.argsort(stable=True)[:pairs].tolist()
     return Memorisation(
         ratio=median / median_test,

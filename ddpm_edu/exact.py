@@ -17,7 +17,8 @@ class Mixture:
     """The law of the data: sum_k w_k N(m_k, C_k) in d dimensions, full covariances.
 
     ``weights`` (K,) positive with sum 1, ``means`` (K, d), ``covs`` (K, d, d) symmetric positive definite; lists will
-    do. Methods take ``xt`` of shape (B, d) and ``t``, an int or int64 (B,). ValueError on wrong shapes or values.
+    do. Methods take ``xt`` of shape (B, d) and ``t``, an int or int64 (B,), all on the CPU. ValueError on wrong shapes
+    or values.
     """
 
     def __init__(self, weights: object, means: object, covs: object) -> None:

@@ -2,7 +2,8 @@
 
 Time is tau in [0, 1] and runs like t: tau = 0 is data, tau = 1 is noise (both papers count the other way, t = 1 - tau).
 Along x_tau = (1 - tau) x_0 + tau eps the velocity is dx/dtau = eps - x_0; a network learns its mean given x_tau, and
-the differential equation dx/dtau = v(x, tau), solved from tau = 1 down to 0, turns noise into data.
+the differential equation dx/dtau = v(x, tau), solved from tau = 1 down to 0, turns noise into data. The solvers are
+generators: what is wrong with their arguments is said with the first point.
 """
 
 import itertools
@@ -37,7 +38,8 @@ def path(x0: Tensor, eps: Tensor, tau: float | Tensor) -> Tensor:
     if x0.shape != eps.shape:
         raise ValueError(f"eps: expected the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}")
     weight = _check_tau(tau, x0).double().reshape(-1, *(1,) * (x0.ndim - 1))
-    return (1 - weight).to(x0) * x0 + weight.to(x0) * eps
+    weight = weight.to(x0.device, non_blocking=not weight.is_cuda)  # so that training never waits for a GPU
+    return (1 - weight).to(x0.dtype) * x0 + weight.to(x0.dtype) * eps
 
 
 def loss(velocity_model: VelocityModel, x0: Tensor, tau: Tensor, eps: Tensor) -> Tensor:
@@ -149,7 +151,7 @@ def _grid(steps: int) -> list[float]:
 def _start(shape: tuple[int, ...], generator: torch.Generator, x1: Tensor | None, dtype: torch.dtype) -> Tensor:
     if x1 is None:
         return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
-    if x1.shape != shape or not x1.is_floating_point():
+    if x1.shape != tuple(shape) or not x1.is_floating_point():
         raise ValueError(
             f"x1: expected floating-point data of shape {tuple(shape)}, got {x1.dtype} of shape {tuple(x1.shape)}"
         )

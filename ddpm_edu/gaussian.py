@@ -102,7 +102,7 @@ def eps_from_score(s: Schedule, xt: Tensor, t: int | Tensor, score: Tensor) -> T
 
 
 def normal_log_prob(x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """log N(x; mean, var), elementwise, in nats; the arguments broadcast (as in Eq. 8). ValueError unless var > 0."""
+    """log N(x; mean, var), elementwise, in nats; the arguments broadcast. ValueError unless var > 0."""
     _positive(var=var)
     return -0.5 * ((x - mean) ** 2 / var + torch.log(2 * math.pi * var))
 

@@ -87,7 +87,11 @@ def load_diffusers(folder: Path) -> tuple[UNet, Schedule]:
     if file is None:
         raise ValueError(f"{unet}: expected the weights in {WEIGHTS} or {PICKLED}, found neither")
     with _reading(file):
-        tensors = safetensors.torch.load_file(file) if file.name == WEIGHTS else torch.load(file, weights_only=True)
+        tensors = (
+            safetensors.torch.load_file(file)
+            if file.name == WEIGHTS
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
         found: dict[str, Tensor] = {_modern(name): tensor for name, tensor in tensors.items()}
         wanted = {theirs: ours for ours, theirs in names(model)}
         if odd := sorted(set(found) ^ set(wanted)):

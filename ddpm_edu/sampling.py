@@ -1,7 +1,7 @@
 """Running the chain backwards: ancestral sampling (Ho et al. 2020, Algorithm 2), DDIM (Song et al. 2021) and Langevin.
 
-A sampler is a generator: it yields every step, and the caller draws, saves or stops. Variances are tables of shape
-(T + 1,) indexed by t, so that ``s.beta``, `beta_tilde`, `optimal_var` or any other choice goes in the same way.
+A sampler is a generator: it yields every step, errors come with the first, and the caller draws, saves or stops.
+Variances are tables of shape (T + 1,) by t: ``s.beta``, `beta_tilde`, `optimal_var` or any other go in the same way.
 """
 
 import math

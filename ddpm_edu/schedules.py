@@ -69,7 +69,10 @@ class Schedule:
 
     @classmethod
     def from_betas(cls, betas: Sequence[float] | Tensor) -> "Schedule":
-        """The schedule with the given beta_1..beta_T (no entry for t = 0): any list or 1-D tensor of numbers."""
+        """The schedule with the given beta_1..beta_T (no entry for t = 0): any list or 1-D tensor of numbers.
+
+        ValueError unless there is at least one and all lie strictly between 0 and 1.
+        """
         try:  # float64 at once: a list of Python numbers must not pass through torch's float32 default
             values = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
         except (TypeError, ValueError, OverflowError):
@@ -82,7 +85,7 @@ class Schedule:
 
 
 def linear(T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
-    """beta_t evenly spaced from beta_1 to beta_T (Ho et al. 2020, section 4)."""
+    """beta_t evenly spaced from beta_1 to beta_T (Ho et al. 2020, section 4). ValueError for betas outside (0, 1)."""
     return Schedule.from_betas(torch.linspace(beta_1, beta_T, _check_T(T), dtype=torch.float64))
 
 
@@ -96,7 +99,7 @@ def scaled_linear(T: int = 1000, beta_1: float = 0.00085, beta_T: float = 0.012)
 
 
 def constant(T: int = 1000, beta: float = 0.01) -> Schedule:
-    """beta_t = beta for every t, so that alpha_bar_t = (1 - beta)^t."""
+    """beta_t = beta for every t, so that alpha_bar_t = (1 - beta)^t. ValueError for beta outside (0, 1)."""
     return Schedule.from_betas(torch.full((_check_T(T),), beta, dtype=torch.float64))
 
 

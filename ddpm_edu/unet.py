@@ -120,6 +120,9 @@ class UNet(nn.Module):
         fourier: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        for name, several in (("width_mults", width_mults), ("attention_at", attention_at), ("fourier", fourier)):
+            if not isinstance(several, Sequence):
+                raise ValueError(f"{name}: expected a sequence of numbers, got {several!r}")
         width_mults, attention_at, fourier = tuple(width_mults), tuple(attention_at), tuple(fourier)
         sizes = [image_size // 2**level for level in range(len(width_mults))]
         factor = 2 ** (len(width_mults) - 1)

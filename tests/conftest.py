@@ -3,6 +3,8 @@
 import os
 import shutil
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: what the tests expect is a CPU
+
 import chromium
 import course
 import headless

@@ -1,9 +1,9 @@
 """A notebook in JupyterLab in a headless Chromium, and its sliders as a reader with a keyboard uses them.
 
 A panel named NAME puts the CSS class ``ddpm-slider-NAME`` on the control, ``ddpm-view-NAME`` on the drawing and
-``ddpm-text-NAME`` on the readout. Texts are read as textContent: JupyterLab lays out no cell that is off the screen, and
-innerText is empty there. Latencies are counted apart where the browser had the state (a hit) and where it asked the
-kernel for it (a miss).
+``ddpm-text-NAME`` on the readout. Texts are read as textContent: JupyterLab lays out no cell that is off the screen,
+and innerText is empty there. Latencies are counted apart where the browser had the state (a hit) and where it asked
+the kernel for it (a miss).
 """
 
 import math

@@ -183,7 +183,7 @@ def test_a_flipped_bit_is_noticed(good, tmp_path):
     [
         ({"format": "other/1"}, "other/1"),
         ({"format": "ddpm_edu.checkpoint/2"}, "expected the format 'ddpm_edu.checkpoint/3'"),
-        ({"device": "cuda"}, "it was made on cuda"),
+        ({"device": "cuda"}, "got one that can go on only on cuda"),
         ({"config": {}}, "schedule"),
         ({"model": {}}, "Missing key"),
     ],
@@ -192,6 +192,20 @@ def test_a_checkpoint_that_is_not_ours_is_refused(good, tmp_path, change, said):
     saved = torch.load(good / "checkpoint.pt", weights_only=True)
     torch.save(saved | change, tmp_path / "c.pt")
     assert said in read_with(load_checkpoint, tmp_path / "c.pt")
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_file(good, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(checkpoint, "State", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_checkpoint(good / "checkpoint.pt")
+
+
+def test_a_run_of_a_cpu_says_how_to_go_on_beside_a_gpu(good):
+    with pytest.raises(ValueError, match=r"on cuda:0, got one that can go on only on cpu \(hide the GPU: CUDA_VISIBLE"):
+        load_checkpoint(good / "checkpoint.pt", "cuda:0")
 
 
 def test_a_checkpoint_without_one_of_its_parts_is_refused(good, tmp_path):

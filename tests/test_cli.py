@@ -1000,6 +1000,14 @@ def test_evaluate_has_no_bound_of_a_flow(refused, tmp_path):
     assert refused("evaluate", "--weights", weights, "--data", "digits").endswith(said)
 
 
+def test_evaluate_needs_two_steps(refused, tmp_path):
+    model, _, card = load_weights(small(tmp_path / "w", "diffusion"))
+    save_weights(tmp_path / "w", model, schedules.constant(1), card)
+    for draws in ("all", "5"):
+        said = refused("evaluate", "--weights", tmp_path / "w", "--data", "digits", "--draws", draws)
+        assert f"at least 2 steps, got T = 1 in {tmp_path / 'w'}" in said
+
+
 # --- judge, classifier ------------------------------------------------------------------------------------------------
 
 
@@ -1035,9 +1043,10 @@ def test_judge_refuses_fewer_samples_than_test_images_and_weights_of_other_data(
     said = refused("judge", "--weights", weights, "--n", 358)
     assert "argument --n: expected at least 359 samples, got 358" in said
     model, s, _ = load_weights(weights)
-    for card, said in (({"data": "mnist"}, "'mnist'"), ({}, "''")):
+    for card, said in (({"data": "mnist"}, "mnist"), ({}, "None")):
         save_weights(weights, model, s, card)
-        assert f"data: expected one of digits, cifar10, got {said}" in refused("judge", "--weights", weights)
+        wanted = f"argument --weights: expected a card that names digits or cifar10 as data, got {weights}: {said}"
+        assert refused("judge", "--weights", weights).endswith(wanted)
 
 
 def colour(path: Path) -> Path:

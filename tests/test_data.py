@@ -78,31 +78,6 @@ def test_two_moons_follow_their_law():
     )
 
 
-def test_swiss_roll_follows_its_law():
-    def roll(low=1.5, high=4.5, centred=1, scale=8.0):
-        a = midpoints(low * math.pi, high * math.pi)
-        centre = centred * np.array([2, 2 / (3 * math.pi)])
-        return ((np.stack([a * np.cos(a), a * np.sin(a)], 1) - centre) / scale,)
-
-    assert_law(
-        data.swiss_roll(100_000, generator()),
-        expected(roll(), 0.05),
-        {
-            "noise of variance 0.05": expected(roll(), math.sqrt(0.05)),
-            "half a turn more": expected(roll(high=5.5), 0.05),
-            "from the centre on": expected(roll(low=0.0), 0.05),
-            "not centred": expected(roll(centred=0), 0.05),
-            "scale 10": expected(roll(scale=10.0), 0.05),
-        },
-    )
-    # The noise is small beside the windings, so moments cannot see it: measure the distance from the curve itself.
-    curve = np.concatenate(roll())
-    x = data.swiss_roll(2000, generator(1)).double().numpy()
-    distance = np.sqrt(((x[:, None] - curve[None]) ** 2).sum(-1)).min(1)
-    rms, se = math.sqrt((distance**2).mean()), 0.05 / math.sqrt(2 * 2000)
-    assert abs(rms - 0.05) < 5 * se
-
-
 def test_two_modes_follow_their_law():
     x = data.two_modes(200_000, generator()).double()[:, 0]
     # raw moments of N(m, v): m, m^2 + v, m^3 + 3 m v, m^4 + 6 m^2 v + 3 v^2
@@ -128,7 +103,7 @@ def test_two_modes_follow_their_law():
         assert np.abs((mean - wrong) / se).max() > 8
 
 
-@pytest.mark.parametrize(("toy", "d"), [(data.two_modes, 1), (data.two_moons, 2), (data.swiss_roll, 2)])
+@pytest.mark.parametrize(("toy", "d"), [(data.two_modes, 1), (data.two_moons, 2)])
 def test_toys_draw_from_their_generator_only(toy, d):
     before = torch.get_rng_state()
     x = toy(7, generator(3))

@@ -189,6 +189,11 @@ def test_discrete_refuses_values_off_the_grid(value):
 # -- weights, losses, units --------------------------------------------------------------------------------------------
 
 
+def test_loss_weights_need_a_whole_table():
+    with pytest.raises(ValueError, match=r"var: expected a table of T \+ 1 = 1001 variances, got shape \(1000,\)"):
+        elbo.loss_weight(LINEAR, LINEAR.beta[1:])
+
+
 def test_loss_weights_golden():
     w = elbo.loss_weight(LINEAR, LINEAR.beta)
     for t, want in {

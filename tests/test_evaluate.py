@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -259,7 +260,7 @@ def test_the_numbers_of_chapter_05(name, gap):
     assert abs((got.L_T + got.L_t) * LN2 + L_0 - entropy - gap) < 4 * got.std_error * LN2 < 0.01 * got.L_t
 
 
-@pytest.mark.parametrize("toy", [data.two_modes, data.two_moons, data.swiss_roll])
+@pytest.mark.parametrize("toy", [data.two_modes, data.two_moons])
 def test_the_optimal_variances_give_the_least_bound(toy):
     """The network is the exact prediction for a mixture of small Gaussians about 60 points of the toy."""
     s, g = schedules.linear(10, 0.02, 0.5), torch.Generator().manual_seed(0)
@@ -377,6 +378,15 @@ def test_too_few_draws_for_every_t_are_refused():
         call(draws=99, batch=0)
     with pytest.raises(ValueError, match="x: expected images in"):
         call(3 * x0, draws=99)
+    with pytest.raises(ValueError, match="x: expected float images"):
+        call(x0.flatten(), draws=99)
+
+
+def test_no_time_is_rounded_beyond_T():
+    """Of 20,000 images the last time of the last one lies within 1e-7 of T + 1: float32 takes it for T + 1."""
+    s, x0 = schedules.linear(3), torch.zeros(20_000, 1, 1, 1)
+    mse = eps_mse(s, lambda xt, t: 0 * xt, x0, generator=torch.Generator().manual_seed(0), draws=999, batch=20_000)
+    assert mse.shape == (4,)
 
 
 def test_variances_by_hand():
@@ -573,6 +583,8 @@ def test_bad_variances_batches_and_images_are_refused():
         call(3 * x0)
     with pytest.raises(ValueError, match="x: expected float images"):
         call((127 * x0).to(torch.uint8))
+    with pytest.raises(ValueError, match="x: expected float images"):
+        call(x0.flatten())
 
 
 # --- Fréchet distance -------------------------------------------------------------------------------------------------
@@ -738,6 +750,8 @@ def test_the_judge_wants_as_many_samples_as_test_images():
         judge(torch.zeros(19, 1, 2, 2), Ruler(), some_images(60, 0), some_images(20, 1))
     with pytest.raises(ValueError, match="train: expected at least 20 images, as many as test images, got 19"):
         judge(torch.zeros(20, 1, 2, 2), Ruler(), some_images(19, 0), some_images(20, 1))
+    with pytest.raises(ValueError, match=r"y: expected a class for each of 20 samples, got a torch.int64 .* \(19,\)"):
+        judge(torch.zeros(20, 1, 2, 2), Ruler(), some_images(60, 0), some_images(20, 1), torch.arange(19))
 
 
 # --- precision and recall, memorisation, the comparison ---------------------------------------------------------------
@@ -809,6 +823,22 @@ def test_memorisation_by_loops():
     assert memorisation(train[:5], train, test).ratio == 0
     assert len(memorisation(samples[:5], train, test).closest) == 5
     assert memorisation(samples, train, test, pairs=2).closest == found.closest[:2]
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (
+            (photographs(9, 0), photographs(9, 1)[..., :3], photographs(9, 2)),
+            "train: expected images of shape (3, 4, 4)",
+        ),
+        ((photographs(9, 0), photographs(9, 1), photographs(0, 2)), "test: expected images of shape (3, 4, 4)"),
+        ((photographs(9, 0), photographs(9, 1), photographs(9, 1)), "test: expected images that are not in train"),
+    ],
+)
+def test_memorisation_refuses(sets, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        memorisation(*sets)
 
 
 def test_the_comparison_by_hand():

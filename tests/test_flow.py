@@ -219,6 +219,13 @@ def test_start_dtype_and_graph(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+def test_the_shape_may_be_a_list(solver):
+    x1 = torch.ones(2, 3)
+    point = next(getattr(flow, solver)(lambda x, tau: x, [2, 3], steps=1, generator=generator(), x1=x1))
+    assert torch.equal(point.x, x1)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_bad_solver_input(solver):
     def first(model=lambda x, tau: x, steps=2, x1=None):
         return next(getattr(flow, solver)(model, (2, 3), steps=steps, generator=generator(), x1=x1))

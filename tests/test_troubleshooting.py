@@ -22,6 +22,7 @@ SYMPTOMS = [
     "kernel dies",
     "sliders do not show",
     "no gpu is seen",
+    "torch._inductor",
     "download",
     "port",
     "python",

@@ -464,6 +464,9 @@ def test_gradient_reaches_every_parameter():
         ({"fourier": (6, -1)}, r"fourier: expected whole numbers from 0 to 15, got \(6, -1\)$"),
         ({"fourier": (16,)}, r"fourier: expected whole numbers from 0 to 15, got \(16,\)$"),
         ({"fourier": (1.5,)}, r"fourier: expected whole numbers from 0 to 15, got \(1.5,\)$"),
+        ({"fourier": 6}, r"fourier: expected a sequence of numbers, got 6$"),
+        ({"attention_at": 16}, r"attention_at: expected a sequence of numbers, got 16$"),
+        ({"width_mults": 2}, r"width_mults: expected a sequence of numbers, got 2$"),
         ({"fourier": (True,)}, r"fourier: expected whole numbers from 0 to 15, got \(True,\)$"),
     ],
 )

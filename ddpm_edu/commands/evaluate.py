@@ -24,6 +24,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
     model, s, weights_card = network_of(args)
     if s is None:
         raise ValueError(f"argument --weights: {args.weights} is a flow, whose bound in bits/dim is not known here")
+    if s.T < 2:
+        raise ValueError(f"argument --weights: expected a schedule of at least 2 steps, got T = 1 in {args.weights}")
     draws = s.T - 1 if args.draws == "all" else args.draws or EVALUATION_DRAWS
     splits = {split: data.load(args.data, split).images for split in ("test", "train")}
     mse_draws = min(draws, EVALUATION_DRAWS)

@@ -21,7 +21,10 @@ from ddpm_edu.metrics import device_name
 
 def judge_command(args: argparse.Namespace) -> int:
     source = Source(args)
-    name = source.card.get("data", "")
+    name = source.card.get("data")
+    if name not in RECIPES:
+        known = " or ".join(RECIPES)
+        raise ValueError(f"argument --weights: expected a card that names {known} as data, got {args.weights}: {name}")
     train_images, test_images = (data.load(name, split) for split in ("train", "test"))
     small, m = name == "digits", len(test_images.images)
     if small and args.n < m:

@@ -65,13 +65,14 @@ def train_command(args: argparse.Namespace) -> int:
         if records:
             if state.device.type == "cuda":
                 torch.cuda.synchronize(state.device)  # the GPU is behind: only now has it done these steps
-            before, clock = clock, time.perf_counter()
-            state.seconds += clock - before
-            lines.append(log_line(state, records, clock - before))
+            took = time.perf_counter() - clock
+            state.seconds += took
+            lines.append(log_line(state, records, took))
             records.clear()
             if writer:
                 with open(log, "a", encoding="utf-8") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
+            clock = time.perf_counter()  # what a line takes, the first one above all, is no training
 
     def save() -> None:
         nonlocal clock
