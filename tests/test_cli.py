@@ -622,6 +622,25 @@ def final(chain) -> np.ndarray:
     return data.to_uint8(list(chain)[-1].x).numpy()
 
 
+def test_eta_is_the_noise_of_ddim(command, refused, trained, tmp_path):
+    weights, out = trained / "weights.safetensors", tmp_path / "g.png"
+    flags = ["sample", "--weights", weights, "--n", 2, "--out", out]
+    model, s, _ = load_weights(weights)
+    for eta, told in ((0, "(DDIM)"), (0.5, "(DDIM, eta = 0.5)"), (1, "(DDIM, eta = 1)")):
+        status, printed, _ = command(*flags, "--steps", 7, "--eta", eta)
+        g = torch.Generator().manual_seed(0)
+        want = final(sampling.ddim(s, model, (2, 1, 8, 8), steps=7, eta=eta, generator=g, clip_x0=True))
+        assert status == 0 and told in printed
+        got = picture(out)[2:66:8, [*range(2, 66, 8), *range(70, 134, 8)]]  # two tiles of 64 x 64, a margin of 2
+        assert (got == np.concatenate([want[0, 0], want[1, 0]], 1)).all()
+    for eta, wanted in (("-0.1", "a number from 0 to 1"), ("1.5", "a number from 0 to 1"), ("nan", "a number")):
+        assert refused(*flags, f"--eta={eta}").endswith(f"argument --eta: expected {wanted}, got '{eta}'")
+    said = "argument --eta: expected --steps below {} of a network for noise, got {}"
+    assert refused(*flags, "--eta", 1).endswith(said.format(s.T, "Algorithm 2"))
+    flags[2] = small(tmp_path / "w", "flow")
+    assert refused(*flags, "--eta", 1, "--steps", 5).endswith(said.format(1000, "Heun"))
+
+
 @pytest.mark.parametrize("steps", [None, 200, 7])
 def test_sample_writes_a_grid_of_what_the_sampler_gives(command, trained, tmp_path, steps):
     weights = trained / "weights.safetensors"
@@ -1071,7 +1090,7 @@ def test_judge_compares_photographs_with_as_many_real_ones(command, tmp_path, mo
     x = list(chain)[-1].x
     want = compare(x, classifier, splits["train"], splits["test"], seed=4)
     got = json.loads(report.read_text(encoding="utf-8"))
-    settings = {"steps": 3, "seed": 4, "guidance": 1.0, "sampler": "DDIM", "card": card}
+    settings = {"steps": 3, "seed": 4, "guidance": 1.0, "sampler": "DDIM", "device": "cpu", "card": card}
     assert {name: got.pop(name) for name in settings} == settings
     copying, controls = got.pop("memorisation"), got.pop("controls")
     assert copying.pop("closest") == [pytest.approx(list(pair)) for pair in want.memorisation.closest]

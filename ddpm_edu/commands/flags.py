@@ -145,6 +145,7 @@ def add_weights(p: Parser) -> None:
 
 def add_sampling(p: Parser) -> None:
     p.add_argument("--steps", metavar="K", type=whole(1), help="fewer than T: DDIM with K steps (default: all T)")
+    p.add_argument("--eta", metavar="E", type=share, help="noise in DDIM: 0 none (default), 1 the posterior's")
     p.add_argument("--guidance", metavar="W", type=number, help="of a network with classes (default: 1, none)")
     p.add_argument("--seed", metavar="S", type=whole(0), default=0, help="of the noise (default: 0)")
 
@@ -176,6 +177,12 @@ def number(text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    if not 0 <= (value := number(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return value
 
 

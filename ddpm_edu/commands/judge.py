@@ -50,7 +50,8 @@ def judge_command(args: argparse.Namespace) -> int:
         compared = compare(x, classifier, train_images, test_images, args.seed)
         print(f"{said} {args.n} test images of {name}:")
         print_comparison(compared)
-        report |= {"sampler": source.sampler, "card": source.card, **asdict(compared)}
+        device = device_name(torch.device(distributed.device()))  # the noise of a seed depends on it
+        report |= {"sampler": source.sampler, "device": device, "card": source.card, **asdict(compared)}
     if args.json:
         write_whole(args.json, (json.dumps(report, indent=2) + "\n").encode())
         print(f"Wrote {args.json}.")

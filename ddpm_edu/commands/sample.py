@@ -63,6 +63,11 @@ class Source:
         self.guidance: float = 1.0 if args.guidance is None else args.guidance
         self.seed: int = args.seed
         self.sampler = "Heun" if self.s is None else "Algorithm 2" if self.steps == T else "DDIM"
+        self.eta: float = args.eta or 0.0
+        if args.eta is not None and self.sampler != "DDIM":
+            raise ValueError(f"argument --eta: expected --steps below {T} of a network for noise, got {self.sampler}")
+        if self.eta:
+            self.sampler += f", eta = {self.eta:g}"
 
     def labels(self, n: int) -> Tensor | None:
         classes = self.model.config["classes"]
@@ -78,7 +83,7 @@ class Source:
             return (Step(round(flow.T * point.tau), point.x, point.x0_hat) for point in points)
         if self.steps == self.s.T:
             return ancestral(self.s, network, shape, generator=generator, clip_x0=True)
-        return ddim(self.s, network, shape, steps=self.steps, generator=generator, clip_x0=True)
+        return ddim(self.s, network, shape, steps=self.steps, eta=self.eta, generator=generator, clip_x0=True)
 
 
 def in_parts(model: UNet) -> Callable[..., Tensor]:
