@@ -890,8 +890,8 @@ BUGS = (
     Bug(
         "round path, straight target",
         "flow.path",
-        old="(1 - weight).to(x0) * x0",
-        new="(1 - weight**2).sqrt().to(x0) * x0",
+        old="(1 - weight).to(x0.dtype) * x0",
+        new="(1 - weight**2).sqrt().to(x0.dtype) * x0",
         symptom="The path of diffusion with the target of the straight one: the network learns a velocity of neither.",
         check="flow: the loss of one example by hand",
         source=MADE,

@@ -16,7 +16,7 @@ def posterior_curves(t: int, x0: float, xt: float) -> dict[str, Any]:
     """Three densities of x_{t-1}: q(x_{t-1} | x_0), q(x_t | x_{t-1}) scaled to area 1, and q(x_{t-1} | x_t, x_0).
 
     The last is the product of the others, scaled. On `LARGE_STEPS`, t = 2..10 (at t = 1 the first and the last are the
-    point x_0). Data for `Curves`, with mean and variance of the posterior and the shares of x_0 and x_t in its mean.
+    point x_0). Data for `Curves`, with mean and variance of the posterior and the shares of the two in its mean.
     ValueError for another t.
     """
     s = LARGE_STEPS
@@ -24,7 +24,7 @@ def posterior_curves(t: int, x0: float, xt: float) -> dict[str, Any]:
         raise ValueError(f"t: expected 2..{s.T}, got {t}")
     start, end = torch.tensor(x0, dtype=torch.float64), torch.tensor(xt, dtype=torch.float64)
     mean, var = gaussian.posterior_mean_var(s, start, end, t)
-    share_x0 = float(s.beta[t] / (1 - s.alpha_bar[t]))
+    share = float(s.beta[t] / (1 - s.alpha_bar[t]))
     return {
         "series": [
             density("forecast", "prior", X_PREV, *gaussian.q_mean_var(s, start, t - 1), dash="7 4"),
@@ -38,7 +38,7 @@ def posterior_curves(t: int, x0: float, xt: float) -> dict[str, Any]:
         "xticks": [-3, -2, -1, 0, 1, 2, 3],
         "yticks": [0, 0.5, 1, 1.5],
         "readout": f"t = {t}: mean {mean:.3f}, variance {var:.3f}; "
-        f"shares {share_x0:.2f} and {1 - share_x0:.2f}".replace("-", "−"),
+        f"shares: forecast {share:.2f}, hindsight {1 - share:.2f}".replace("-", "−"),
     }
 
 
