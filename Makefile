@@ -60,8 +60,8 @@ demo: $(VOILA)
 # to one core: the other tests on the screen, linters, notebooks and slides behind them.
 # One thread each keeps the lanes from fighting over two cores.
 test: export OMP_NUM_THREADS = 1
-# What the tests expect is a CPU, and the cells of chapter 12 would train on a GPU for minutes.
-test nbval decks: export CUDA_VISIBLE_DEVICES =
+# The cells of chapter 12 would train on a GPU for minutes (tests/conftest.py keeps the other tests on the CPU).
+nbval: export CUDA_VISIBLE_DEVICES =
 # What its reader has solved is no part of a chapter: a folder that is not there stands for nothing solved.
 test: export DDPM_EDU_HOME = $(CURDIR)/build/nothing-solved
 test: $(TEST)
